@@ -1,0 +1,21 @@
+/**
+ * The one checksum of our own formats: CRC-32 as in IEEE 802.3 (reflected, polynomial
+ * 0x04C11DB7, the one of zlib), computed by the runtime's vectorised primitive, a pure function.
+ * Not CRC-32C. Measured at 0.2 us per 4 KiB; 64-bit xxHash3 costs the same plus a bigint, and
+ * every checked block also carries its own address, so 32 bits are enough (docs/decisions.md).
+ */
+
+/**
+ * CRC-32 of `buffer[at, at + length)`, continuing from `seed` (the CRC of what came before).
+ * Returns an unsigned 32-bit number.
+ */
+export function crc32(buffer: Uint8Array, at: number, length: number, seed = 0): number {
+  return Bun.hash.crc32(buffer.subarray(at, at + length), seed) >>> 0;
+}
+
+const encoder = new TextEncoder();
+
+/** CRC-32 of a string's UTF-8 bytes. */
+export function crc32Text(text: string): number {
+  return Bun.hash.crc32(encoder.encode(text)) >>> 0;
+}

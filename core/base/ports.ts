@@ -1,0 +1,118 @@
+/**
+ * The ports: all that the core may ask of the world. Each has a real implementation in
+ * `transports/` and a simulated one in `tests/sim/`, and one conformance suite runs on both.
+ *
+ * Contract of every port:
+ *  - a call starts an effect and returns at once; it never calls back into the core;
+ *  - its completion is delivered later as an event of its own (`diskDone`, `peerDrain`, ...);
+ *  - buffers passed in belong to the effect until its completion, unless said otherwise.
+ */
+import type { HostId } from "./units.ts";
+
+/** Linux errno values that the core tells apart; ports return them negated. */
+export const ERRNO = {
+  EINTR: 4,
+  EIO: 5,
+  EAGAIN: 11,
+  ENOSPC: 28,
+  ETIMEDOUT: 110,
+} as const;
+
+/**
+ * One file or block device. Completions arrive as `diskDone(tag, result)`, in any order; a result
+ * is the byte count (a short count is possible and is the caller's to notice) or a negated errno.
+ * Overlapping operations in flight have no order.
+ */
+export interface Disk {
+  readonly sizeBytes: number;
+  /** Smallest unit the device writes without tearing: 512 or 4096. */
+  readonly sectorBytes: number;
+  /** Memory fit for I/O: page-aligned, never moves, lives as long as the disk. */
+  allocate(lengthBytes: number): Uint8Array;
+  /** Reads at once if that needs no waiting: bytes read, or -EAGAIN, or another -errno. */
+  readNow(offset: number, buffer: Uint8Array, at: number, length: number): number;
+  /** Reads into `buffer[at, at+length)`; the buffer must come from `allocate`. */
+  read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void;
+  /** Writes `buffer[at, at+length)`; the buffer must come from `allocate`. Not durable yet. */
+  write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void;
+  /** Makes every write *completed* before this call durable. Result 0 or -errno. */
+  sync(tag: number): void;
+  /** Tells the device the range is unused (punched hole or discard). Result 0 or -errno. */
+  discard(tag: number, offset: number, length: number): void;
+}
+
+/** The two connections to each peer. Control is small and urgent, data carries records. */
+export const LANE = { control: 0, data: 1 } as const;
+export type Lane = (typeof LANE)[keyof typeof LANE];
+
+/**
+ * Reliable ordered bytes to each peer, one connection per lane, authenticated both ways. Both
+ * lanes come up and go down together (`peerUp`, `peerDown`); after a `peerDown` everything that
+ * was not received is lost. Incoming chunks (`peerData`) are the core's to keep.
+ */
+export interface StreamLink {
+  /**
+   * Bytes taken (copied) from `buffer[at, at+length)`: all, some, or 0 when the connection is
+   * full, in which case `peerDrain(peer, lane)` follows; -1 when it is down.
+   */
+  send(peer: HostId, lane: Lane, buffer: Uint8Array, at: number, length: number): number;
+  /** Drops both connections because of `why`; `peerDown` follows; they are made anew. */
+  reset(peer: HostId, why: string): void;
+}
+
+/** Best-effort datagrams; lost, doubled, reordered, forged. Received through `packet(chunk)`. */
+export interface PacketLink {
+  /** To the multicast group. `length` at most `LIMITS.datagramBytesMax`. Copied. */
+  multicast(buffer: Uint8Array, at: number, length: number): void;
+  /** To one peer. Copied. */
+  unicast(peer: HostId, buffer: Uint8Array, at: number, length: number): void;
+}
+
+/** NBD clients' connections, by number. Chunks received are the core's to keep. */
+export interface ClientLink {
+  /** Bytes taken (copied); less than `length` means `clientDrain` follows; -1 when closed. */
+  send(client: number, buffer: Uint8Array, at: number, length: number): number;
+  /** Stops or restarts reading from this client (backpressure). */
+  pause(client: number, paused: boolean): void;
+  /** Closes after what `send` took has left. */
+  close(client: number): void;
+}
+
+/** The voter's file: one small document, replaced atomically and durably. `voteDone(tag, r)`. */
+export interface VoteFile {
+  write(tag: number, bytes: Uint8Array): void;
+}
+
+/** Message authentication with keys derived from the cluster key (HMAC-SHA-256, RFC 2104). */
+export interface Mac {
+  /** A key bound to `label` (bytes of any length); the cluster key itself never leaves. */
+  derive(label: Uint8Array): MacKey;
+}
+export interface MacKey {
+  /** Writes a 16-byte tag over `buffer[at, at+length)` to `out[outAt, outAt+16)`. */
+  sign(buffer: Uint8Array, at: number, length: number, out: Uint8Array, outAt: number): void;
+  /** True if `out[outAt, outAt+16)` is the tag of `buffer[at, at+length)`. */
+  verify(buffer: Uint8Array, at: number, length: number, out: Uint8Array, outAt: number): boolean;
+}
+
+/** Randomness for timers and identities. */
+export interface Entropy {
+  /** Uniform in [0, 2^32). */
+  u32(): number;
+}
+
+export type TraceLevel = "debug" | "info" | "warn" | "error";
+export type TraceValue = string | number | boolean | null;
+
+/**
+ * Events for people (G8) and for the simulator's observer. `code` is stable and dotted
+ * ("view.opened"), `text` is one plain sentence.
+ */
+export interface Trace {
+  event(
+    level: TraceLevel,
+    code: string,
+    text: string,
+    fields?: Readonly<Record<string, TraceValue>>,
+  ): void;
+}
