@@ -1,0 +1,181 @@
+/**
+ * The host seen from outside: what it is made of, the events it takes and the questions it
+ * answers. `transports/drive.ts` and the simulator's world are its two drivers.
+ */
+import type {
+  ClientLink,
+  Disk,
+  Entropy,
+  Lane,
+  Mac,
+  PacketLink,
+  StreamLink,
+  Trace,
+  VoteFile,
+} from "../base/ports.ts";
+import type { Rules } from "../base/rules.ts";
+import type { HostId, VolumeId } from "../base/units.ts";
+
+export type HostKind = "data" | "witness" | "client";
+
+export interface RosterEntry {
+  readonly id: HostId;
+  readonly name: string;
+  readonly kind: HostKind;
+  /** 0..7, priority of write requests received at this host. */
+  readonly priority: number;
+}
+
+export interface VolumeOptions {
+  readonly id: VolumeId;
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Records travel by the dedicated link (TCP) or once for all by multicast. */
+  readonly mirror: "dedicated" | "shared";
+  /** "durable": every write as if it had FUA. */
+  readonly ack: "sync" | "durable";
+  readonly readOnly: boolean;
+}
+
+export interface HostTiming {
+  readonly heartbeatMs: number;
+  /** Silence after which a peer counts as unreachable. */
+  readonly silenceMs: number;
+  readonly peerTimeoutMs: number;
+  readonly coldWaitMs: number;
+  readonly policingTimeoutMs: number;
+  readonly agingMs: number;
+  /** A disk operation that takes longer fails the disk. */
+  readonly diskTimeoutMs: number;
+}
+
+export const DEFAULT_TIMING: HostTiming = {
+  heartbeatMs: 100,
+  silenceMs: 600,
+  peerTimeoutMs: 5000,
+  coldWaitMs: 10_000,
+  policingTimeoutMs: 10_000,
+  agingMs: 2000,
+  diskTimeoutMs: 20_000,
+};
+
+export interface HostOptions {
+  readonly self: HostId;
+  readonly clusterName: string;
+  readonly roster: readonly RosterEntry[];
+  readonly volumes: readonly VolumeOptions[];
+  readonly timing: HostTiming;
+  readonly minCopies: number;
+  readonly coldStart: "flushed" | "all";
+  /** Identifies one boot of the machine (R12: a host whose machine did not reboot). */
+  readonly bootId: string;
+  /** Bytes per segment of a store made anew. */
+  readonly segmentBytes: number;
+  readonly indexMemoryBytes: number;
+}
+
+export interface HostPorts {
+  readonly streams: StreamLink;
+  readonly packets: PacketLink;
+  readonly clients: ClientLink;
+  readonly votes: VoteFile;
+  readonly mac: Mac;
+  readonly entropy: Entropy;
+  readonly trace: Trace;
+}
+
+/** What the driver hands over at start. */
+export interface HostStart {
+  /** Content of the vote file; null when there is none. */
+  readonly votes: Uint8Array | null;
+  /** The store's disk; null for a witness, a client, or a disk that cannot be opened. */
+  readonly disk: Disk | null;
+  /** Why `disk` is null on a data host. */
+  readonly diskWhy: string;
+}
+
+/** The events a host takes. Every call runs to completion; the driver calls `settle` after a batch. */
+export interface HostMachine {
+  /** Phase of life: clients are accepted once `ready`, the process may exit once `stopped`. */
+  readonly phase: "starting" | "ready" | "stopping" | "stopped";
+  /** The incarnation, known once the vote file was written for this start (0 before). */
+  readonly incarnation: number;
+  start(nowMs: number, start: HostStart): void;
+  /** Orderly hand-over (SIGTERM): clients end, leases and grants go back, the store closes. */
+  stop(nowMs: number): void;
+  peerUp(nowMs: number, peer: HostId, peerInc: number): void;
+  peerDown(nowMs: number, peer: HostId): void;
+  peerData(nowMs: number, peer: HostId, lane: Lane, chunk: Uint8Array): void;
+  peerDrain(nowMs: number, peer: HostId, lane: Lane): void;
+  packet(nowMs: number, chunk: Uint8Array): void;
+  clientOpen(nowMs: number, client: number): void;
+  clientData(nowMs: number, client: number, chunk: Uint8Array): void;
+  clientDrain(nowMs: number, client: number): void;
+  clientClosed(nowMs: number, client: number): void;
+  diskDone(nowMs: number, tag: number, result: number): void;
+  voteDone(nowMs: number, tag: number, result: number): void;
+  settle(nowMs: number): void;
+  expire(nowMs: number): void;
+  nextDeadlineMs(): number;
+  /**
+   * `vsan recover`: gives the host a disk to (re)build a store on. Refuses in one sentence, or
+   * null when begun; progress is in `status`.
+   */
+  recover(nowMs: number, disk: Disk, force: boolean): string | null;
+  status(nowMs: number): HostStatus;
+  leases(): readonly LeaseStatus[];
+}
+
+export interface LeaseStatus {
+  readonly volume: string;
+  readonly startByte: number;
+  readonly endByte: number;
+  readonly holder: string;
+  readonly priority: number;
+  readonly waiting: readonly string[];
+}
+
+/** The document of `vsan mirror status --json` (CLI.md), less what only transports know. */
+export interface HostStatus {
+  readonly cluster: string;
+  readonly host: string;
+  readonly view: {
+    readonly epoch: number;
+    readonly members: readonly string[];
+    readonly joining: readonly string[];
+    readonly majority: boolean;
+    readonly open: boolean;
+    readonly why: string;
+  };
+  readonly hosts: readonly {
+    readonly name: string;
+    readonly kind: HostKind;
+    readonly connected: boolean;
+    readonly state: "in-sync" | "syncing" | "behind" | "diverged" | "diskless" | "offline";
+    readonly disk: "ok" | "failed" | "none";
+    readonly why: string;
+    readonly store: {
+      readonly sizeBytes: number;
+      readonly usedBytes: number;
+      readonly segmentsFree: number;
+      readonly writeAmplification: number;
+      readonly badBlocksHealed: number;
+    } | null;
+  }[];
+  readonly volumes: readonly {
+    readonly name: string;
+    readonly sizeBytes: number;
+    readonly io: "ok" | "read-only" | "frozen" | "offline";
+    readonly why: string;
+    readonly clients: number;
+    readonly usedBytes: number;
+  }[];
+  readonly resync: readonly {
+    readonly to: string;
+    readonly from: string;
+    readonly doneBytes: number;
+    readonly totalBytes: number;
+    readonly bytesPerSecond: number;
+    readonly etaSeconds: number;
+  }[];
+}
