@@ -13,7 +13,6 @@ import type {
   Trace,
   VoteFile,
 } from "../base/ports.ts";
-import type { Rules } from "../base/rules.ts";
 import type { HostId, VolumeId } from "../base/units.ts";
 
 export type HostKind = "data" | "witness" | "client";
