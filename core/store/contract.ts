@@ -1,0 +1,106 @@
+/**
+ * What the store promises its owner and what it asks of it: options, identity, sink, statistics.
+ * The methods themselves are documented in `store.ts`.
+ */
+import type { Outcome } from "../base/outcome.ts";
+import type { Epoch, HostId, Point, VolumeId } from "../base/units.ts";
+
+export interface StoreVolume {
+  readonly id: VolumeId;
+  /** Size in blocks of 4 KiB, 1 to 2^38. May grow from one open to the next; never shrinks. */
+  readonly blocks: number;
+}
+
+export interface StoreOptions {
+  /** Bytes per segment of a store made by `format`; a power of two. `open` reads it from disk. */
+  readonly segmentBytes: number;
+  readonly volumes: readonly StoreVolume[];
+  /** A disk operation that takes longer fails the disk (milliseconds). */
+  readonly diskTimeoutMs: number;
+  /** Bytes of one log buffer; at least two largest records. Default 4 MiB, at most a segment. */
+  readonly logBufferBytes?: number;
+  /** Reads that may be at the disk at once. Default 64. */
+  readonly readSlots?: number;
+  /** Log bytes after which a checkpoint begins. Default: see `Geometry`. */
+  readonly checkpointBytes?: number;
+}
+
+export interface StoreIdentity {
+  /** CRC-32 of the cluster's name. */
+  readonly clusterId: number;
+  readonly hostId: HostId;
+  /** Random, so that two stores are never taken for each other. */
+  readonly storeId: readonly [number, number];
+}
+
+/** Why a store does not open. Stable: printed, tested, documented in docs/store.md. */
+export type StoreRefusal =
+  | "blank" // no store was ever made here
+  | "foreign" // something else lies here
+  | "damaged" // was a store; no superblock or no checkpoint is readable
+  | "truncated" // smaller than it was when made
+  | "version" // a format version this program does not know
+  | "feature" // an incompatible feature this program does not know
+  | "cluster" // of another cluster
+  | "host" // of another host
+  | "volume" // a volume would shrink
+  | "small" // too small for a store
+  | "io"; // the disk failed
+
+export type StoreOpened =
+  | {
+      readonly ok: true;
+      readonly fresh: boolean;
+      /** The last close was orderly: nothing had to be rolled forward. */
+      readonly clean: boolean;
+      /**
+       * Log records that were durable once and cannot be told any more (not even which blocks
+       * they held). Above 0 the store's older blocks may be stale: its host must treat it as
+       * having an unknown history (R11: K unknown) or compare it with a mirror.
+       */
+      readonly lostRecords: number;
+    }
+  | { readonly ok: false; readonly code: StoreRefusal; readonly why: string };
+
+/** Called only while the store handles an event, never from inside a request. */
+export interface StoreSink {
+  storeOpened(result: StoreOpened): void;
+  storeClosed(): void;
+  /** Everything appended below `lsn` is in the operating system's hands. */
+  logged(lsn: number): void;
+  /** Answer to `sync(token)`: all appended before that call is on stable storage, or not. */
+  synced(token: number, ok: boolean): void;
+  /** Answer to a pending `read`; `io`: at least one block could not be read (see badBlock). */
+  readDone(token: number, outcome: Outcome): void;
+  /** This copy of the block is bad; `Store.heal` takes a good one. */
+  badBlock(volume: VolumeId, lba: number, why: string): void;
+  /** An `admit` that answered `pending` may be tried again. */
+  storeWritable(): void;
+  /** The disk failed for good; everything answers `io` from now on. Called once. */
+  storeFailed(why: string): void;
+}
+
+export interface RegionTag {
+  epoch: Epoch;
+  point: Point;
+}
+
+export interface StoreStats {
+  /** Bytes of volume data that fit. */
+  sizeBytes: number;
+  /** Bytes of volume data that are there. */
+  usedBytes: number;
+  segmentsFree: number;
+  segmentsTotal: number;
+  /** Bytes written to the disk per byte of records appended; 1 before any. */
+  writeAmplification: number;
+  /** Blocks found bad since the store was opened. */
+  badBlocks: number;
+  /** Blocks rewritten by `heal`. */
+  healedBlocks: number;
+  bytesWritten: number;
+  recordBytes: number;
+  checkpoints: number;
+  segmentsCleaned: number;
+  syncs: number;
+}
