@@ -64,3 +64,11 @@ export interface Drive {
 export type HostFactory = (ports: HostPorts) => HostMachine;
 
 export type { ControlRoutes };
+
+/** Opens the drive of one host; `start` does the rest. */
+export declare function openDrive(
+  options: DriveOptions,
+  control: ControlRoutes,
+  events: DriveEvents,
+  make: HostFactory,
+): Drive;

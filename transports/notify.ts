@@ -8,7 +8,7 @@ const PATH_BYTES_MAX = 107;
 /** Sends `state` ("READY=1") to `socketPath` ($NOTIFY_SOCKET); true if it was taken. */
 export function notifySystemd(
   state: string,
-  socketPath: string | undefined = process.env["NOTIFY_SOCKET"],
+  socketPath: string | undefined = process.env.NOTIFY_SOCKET,
 ): boolean {
   if (socketPath === undefined || socketPath === "") return false;
   const path = new TextEncoder().encode(socketPath);

@@ -1,0 +1,145 @@
+/**
+ * What both disk backends share: the open file, its memory, reads that need no waiting, and the
+ * decision which writes need none either.
+ *
+ * Why writes are made inline (measured on ext4, Linux 6.18, virtio, 2 cores, us per operation:
+ * wall / CPU, preallocated file):
+ *
+ *                     4 KiB QD1    4 KiB QD32   128 KiB QD1   128 KiB QD32
+ *   pwrite inline      6.0 / 6.1    3.1 / 3.1    22 / 23       23 / 23
+ *   io_uring WRITE      58 / 47     7.8 / 15    336 / 319      24 / 35
+ *
+ * ext4 has no non-blocking buffered write (RWF_NOWAIT is refused), so io_uring hands every one
+ * to a kernel worker. A buffered write only copies into the page cache, and while another thread
+ * ran fdatasync on the same file without pause its p99.9 was 61 us (4 KiB) and 0.5 ms (64 KiB on
+ * unwritten extents), at most 7 ms. It may really block in two cases, which go to the backend's
+ * asynchronous path instead:
+ *  1. too much unflushed data (the kernel throttles writers): more than `INLINE_DIRTY_BYTES_MAX`
+ *     written since the last finished sync;
+ *  2. a disk that hangs (journal or page locks are held): a sync is unanswered for
+ *     `INLINE_SYNC_MS_MAX`.
+ */
+import { MIB } from "../core/base/units.ts";
+import { assert } from "../core/base/assert.ts";
+import { ERRNO } from "../core/base/ports.ts";
+import { addressOf, libc, mapMemory } from "./libc.ts";
+
+const INLINE_DIRTY_BYTES_MAX = 64 * MIB;
+const INLINE_SYNC_MS_MAX = 100;
+/** Above this a copy would hold the loop longer than a hand-over costs. */
+const INLINE_WRITE_BYTES_MAX = 256 * 1024;
+const RWF_NOWAIT = 8;
+/** Smallest piece of memory given out, so that it is never a small typed array, which moves. */
+const ALLOCATE_BYTES_MIN = 4096;
+export const LOCK_EXCLUSIVE_NOW = 2 | 4;
+
+/** Where completions go. Neither method may throw. */
+export interface DiskEvents {
+  done(tag: number, result: number): void;
+  /** After each group of `done`. */
+  batch(): void;
+}
+
+/** An open, locked file or block device. */
+export class DiskFile {
+  readonly path: string;
+  readonly fd: number;
+  readonly sizeBytes: number;
+  readonly sectorBytes: number;
+  readonly isDevice: boolean;
+  private readonly symbols = libc();
+  private readonly memory: Uint8Array[] = [];
+  private readonly iovec = mapMemory(4096);
+  private readonly iovecWords = new Uint32Array(this.iovec.bytes.buffer, 0, 4);
+  private writtenBytes = 0;
+  private flushedBytes = 0;
+  private syncWrittenBytes = 0;
+  private syncCount = 0;
+  private syncStartedMs = 0;
+
+  constructor(open: {
+    readonly path: string;
+    readonly fd: number;
+    readonly sizeBytes: number;
+    readonly sectorBytes: number;
+    readonly isDevice: boolean;
+  }) {
+    this.path = open.path;
+    this.fd = open.fd;
+    this.sizeBytes = open.sizeBytes;
+    this.sectorBytes = open.sectorBytes;
+    this.isDevice = open.isDevice;
+  }
+
+  allocate(lengthBytes: number): Uint8Array {
+    assert(lengthBytes > 0 && Number.isSafeInteger(lengthBytes), "disk: bad length to allocate");
+    const { bytes } = mapMemory(Math.max(lengthBytes, ALLOCATE_BYTES_MIN));
+    this.memory.push(bytes);
+    return lengthBytes === bytes.length ? bytes : bytes.subarray(0, lengthBytes);
+  }
+
+  /** See `Disk.readNow`. Every failure is -EAGAIN: the waiting read will name the true one. */
+  readNow(offset: number, buffer: Uint8Array, at: number, length: number): number {
+    this.check(offset, buffer, at, length);
+    const address = addressOf(buffer) + at;
+    const count = Number(
+      this.symbols.preadv2(this.fd, this.vector(address, length), 1, offset, RWF_NOWAIT),
+    );
+    return count < 0 || (count === 0 && length > 0) ? -ERRNO.EAGAIN : count;
+  }
+
+  /**
+   * Writes at once if that is not expected to wait. Bytes written, or -EAGAIN: write the rest,
+   * or all, asynchronously.
+   */
+  writeNow(offset: number, address: number, length: number): number {
+    if (length > INLINE_WRITE_BYTES_MAX) return -ERRNO.EAGAIN;
+    if (this.writtenBytes - this.flushedBytes > INLINE_DIRTY_BYTES_MAX) return -ERRNO.EAGAIN;
+    if (this.syncCount > 0 && performance.now() - this.syncStartedMs > INLINE_SYNC_MS_MAX) {
+      return -ERRNO.EAGAIN;
+    }
+    const count = Number(this.symbols.pwrite(this.fd, address, length, offset));
+    return count < 0 ? -ERRNO.EAGAIN : count;
+  }
+
+  /** Asserts that a range lies on the disk and in the buffer. */
+  check(offset: number, buffer: Uint8Array, at: number, length: number): void {
+    assert(offset >= 0 && length >= 0 && at >= 0, "disk: negative range");
+    assert(offset + length <= this.sizeBytes, "disk: range past the end");
+    assert(at + length <= buffer.length, "disk: range past the buffer");
+  }
+
+  /** Accounts for a finished write, inline or not. */
+  wrote(lengthBytes: number): void {
+    this.writtenBytes += lengthBytes;
+  }
+
+  syncBegins(): void {
+    if (this.syncCount === 0) {
+      this.syncStartedMs = performance.now();
+      this.syncWrittenBytes = this.writtenBytes;
+    }
+    this.syncCount += 1;
+  }
+
+  /** One of the syncs in flight ended; what was written before the first of them is flushed. */
+  syncEnds(result: number): void {
+    assert(this.syncCount > 0, "disk: a sync ended that never began");
+    this.syncCount -= 1;
+    if (result !== 0) return;
+    this.flushedBytes = this.syncWrittenBytes;
+    this.syncStartedMs = performance.now();
+  }
+
+  /** Releases the lock and the file. Its memory stays mapped: buffers may still be referenced. */
+  close(): void {
+    this.symbols.close(this.fd);
+  }
+
+  private vector(address: number, length: number): number {
+    this.iovecWords[0] = address >>> 0;
+    this.iovecWords[1] = Math.floor(address / 4294967296);
+    this.iovecWords[2] = length;
+    return this.iovec.address;
+  }
+}
