@@ -1,0 +1,80 @@
+/** From the checked config to what the core and the drive are given. Pure. */
+import { crc32Text } from "../core/base/checksum.ts";
+import { KIB, MIB, hostId, volumeId } from "../core/base/units.ts";
+import { DEFAULT_TIMING, type HostOptions } from "../core/host/machine.ts";
+import type { HostAddresses } from "../transports/drive.ts";
+import type { Config } from "./config.ts";
+
+/** A store has at least this many segments, so that the cleaner always finds some to free. */
+const SEGMENT_COUNT_LEAST = 64;
+const SEGMENT_BYTES_MOST = 32 * MIB;
+/** The log buffers hold two largest records and fit a segment. */
+const SEGMENT_BYTES_LEAST = 4 * MIB;
+
+/** The largest power of two that gives a store of `sizeBytes` enough segments. */
+export function segmentBytesFor(sizeBytes: number): number {
+  let bytes = SEGMENT_BYTES_MOST;
+  while (bytes > SEGMENT_BYTES_LEAST && sizeBytes / bytes < SEGMENT_COUNT_LEAST) bytes /= 2;
+  return bytes;
+}
+
+/** Room for a volume's blocks, their index and the cleaner (80 % full at most, DESIGN.md 5). */
+export function storeBytesFor(volumeBytes: number): number {
+  return Math.ceil((volumeBytes * 1.4) / (64 * MIB)) * 64 * MIB + 256 * MIB;
+}
+
+/** The size of this host's store: as configured, or what the volumes ask for. */
+export function storeBytesOf({ self, document }: Config): number {
+  if (self.store_size !== undefined) return self.store_size;
+  return storeBytesFor(document.volume.reduce((sum, section) => sum + section.size, 0));
+}
+
+/** `bootId` identifies this boot of the machine. */
+export function hostOptions(config: Config, bootId: string): HostOptions {
+  const { cluster, host, volume, policing } = config.document;
+  return {
+    self: hostId(config.selfIndex),
+    clusterName: cluster.name,
+    roster: host.map((section, index) => ({
+      id: hostId(index),
+      name: section.name,
+      kind: section.kind,
+      priority: section.priority,
+    })),
+    volumes: volume.map((section) => ({
+      id: volumeId(crc32Text(section.name)),
+      name: section.name,
+      sizeBytes: section.size,
+      mirror: section.mirror,
+      ack: section.ack,
+      readOnly: section.read_only,
+    })),
+    timing: {
+      ...DEFAULT_TIMING,
+      peerTimeoutMs: cluster.peer_timeout,
+      coldWaitMs: cluster.cold_wait,
+      policingTimeoutMs: policing.timeout,
+      agingMs: policing.aging,
+    },
+    minCopies: cluster.min_copies,
+    coldStart: cluster.cold_start,
+    bootId,
+    segmentBytes: segmentBytesFor(storeBytesOf(config)),
+    indexMemoryBytes: indexMemoryFor(volume.reduce((sum, section) => sum + section.size, 0)),
+  };
+}
+
+/** 8 bytes a block for every block, up to a bound past which pages are read again. */
+function indexMemoryFor(volumeBytes: number): number {
+  return Math.min(Math.max((volumeBytes / (4 * KIB)) * 8, 16 * MIB), 512 * MIB);
+}
+
+/** Where each host of the roster is reached. A host alone is reached by nobody. */
+export function hostAddresses(config: Config): HostAddresses[] {
+  return config.document.host.map((section, index) => ({
+    id: hostId(index),
+    name: section.name,
+    link: section.link ?? "",
+    shared: section.shared ?? null,
+  }));
+}

@@ -1,0 +1,75 @@
+/**
+ * SIGHUP: reads the config again, applies what can change while the host runs and says what
+ * cannot. A config with a defect changes nothing.
+ */
+import type { EventLog } from "./event_log.ts";
+import { type Config, type ConfigRequest, loadConfig } from "./config.ts";
+import { configValues } from "./config_text.ts";
+import { messageOf } from "./exit.ts";
+import type { MetricsServer } from "./metrics.ts";
+
+export class Reloader {
+  private readonly running: Config;
+  private readonly request: ConfigRequest;
+  private readonly events: EventLog;
+  private readonly metrics: MetricsServer;
+  private http: string | null;
+
+  constructor(config: Config, request: ConfigRequest, events: EventLog, metrics: MetricsServer) {
+    this.running = config;
+    this.request = { ...request, host: config.self.name };
+    this.events = events;
+    this.metrics = metrics;
+    this.http = config.self.http ?? null;
+  }
+
+  /** Never throws: a running host is not ended by a bad config. */
+  reload(): void {
+    let config: Config;
+    try {
+      config = loadConfig(this.request);
+    } catch (thrown) {
+      const why = `the config was not taken: ${messageOf(thrown)}`;
+      this.events.event("error", "config.refused", why);
+      return;
+    }
+    const applied = this.applyHttp(config);
+    const ownHttp = `host[${config.selfIndex}].http`;
+    const before = configValues(this.running.document);
+    const waiting = changedKeys(before, configValues(config.document)).filter(
+      (key) => key !== ownHttp,
+    );
+    for (const key of applied) {
+      this.events.event("info", "config.applied", `${key} is changed`, { key });
+    }
+    for (const key of waiting) {
+      this.events.event("warn", "config.waiting", `${key} changes at the next start`, { key });
+    }
+    if (applied.length + waiting.length === 0) {
+      this.events.event("info", "config.same", "the config is as it was");
+    }
+  }
+
+  private applyHttp(config: Config): string[] {
+    const wanted = config.self.http ?? null;
+    if (wanted === this.http) return [];
+    this.metrics.listen(wanted);
+    this.http = wanted;
+    return ["http"];
+  }
+}
+
+/** Keys whose values differ between two configs: "host[0].http". */
+export function changedKeys(before: unknown, after: unknown, path = ""): string[] {
+  if (!isObject(before) || !isObject(after)) return before === after ? [] : [path];
+  const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+  return keys.flatMap((key) => {
+    const named = path === "" ? key : `${path}.${key}`;
+    const inner = Array.isArray(before) || Array.isArray(after) ? `${path}[${key}]` : named;
+    return changedKeys(before[key], after[key], inner);
+  });
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
