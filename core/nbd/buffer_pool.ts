@@ -4,31 +4,36 @@
  * the garbage collector; what is out is bounded by each session's own limits.
  */
 import { assert } from "../base/assert.ts";
-import { KIB, MIB } from "../base/units.ts";
+import { BLOCK_BYTES, KIB, MIB } from "../base/units.ts";
 
-/** Room in front of the data for a reply's header, and alignment slack, in every class. */
+/** Room in front of a reply's data for its header. */
 export const HEADROOM_BYTES = 64;
+/** Every buffer has it on top of its class: headroom, and an unaligned range's extra block. */
+const EXTRA_BYTES = HEADROOM_BYTES + BLOCK_BYTES;
 const CLASS_BYTES_MIN = 8 * KIB;
-/** 64 MiB: the largest request plus two edge blocks fits. */
-const CLASS_COUNT = 14;
+/** 8 KiB to 32 MiB. */
+const CLASS_COUNT = 13;
 
 export class BufferPool {
-  private readonly free: Uint8Array[][] = [];
-  private readonly keptBytesMax: number;
   /** Bytes waiting in the pool. */
   keptBytes = 0;
+  private readonly free: Uint8Array[][] = [];
+  private readonly keptBytesMax: number;
 
   constructor(keptBytesMax = 16 * MIB) {
     this.keptBytesMax = keptBytesMax;
     for (let index = 0; index < CLASS_COUNT; index += 1) this.free.push([]);
   }
 
-  /** A buffer of at least `lengthBytes` + `HEADROOM_BYTES`, with anything in it. */
+  /**
+   * A buffer with room for headroom, a request of `lengthBytes` (at most 32 MiB) and the rest of
+   * its first and last block. Its content is anything.
+   */
   take(lengthBytes: number): Uint8Array {
     const index = classOf(lengthBytes);
     assert(index < CLASS_COUNT, "nbd: buffer too large");
     const kept = this.free[index]!.pop();
-    if (kept === undefined) return new Uint8Array(HEADROOM_BYTES + CLASS_BYTES_MIN * 2 ** index);
+    if (kept === undefined) return new Uint8Array(EXTRA_BYTES + CLASS_BYTES_MIN * 2 ** index);
     this.keptBytes -= kept.length;
     return kept;
   }
@@ -37,7 +42,7 @@ export class BufferPool {
   give(buffer: Uint8Array): void {
     if (this.keptBytes + buffer.length > this.keptBytesMax) return;
     this.keptBytes += buffer.length;
-    this.free[classOf(buffer.length - HEADROOM_BYTES)]!.push(buffer);
+    this.free[classOf(buffer.length - EXTRA_BYTES)]!.push(buffer);
   }
 }
 
