@@ -17,7 +17,7 @@ import { type Decoded, id, list, struct, u8, u16, u32, u64, union } from "./code
 /** End of the largest volume any format can name, in blocks. */
 export const VOLUME_BLOCKS_MAX = 2 ** 40;
 /** Events or submissions in one message: keeps it under `LIMITS.controlFrameBytesMax`. */
-export const LEASE_BATCH_MAX = 512;
+export const LEASE_BATCH_MAX = 256;
 /** Requests raised by one AGE event. */
 export const AGE_BATCH_MAX = 64;
 
