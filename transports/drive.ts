@@ -6,17 +6,7 @@ import type { Trace } from "../core/base/ports.ts";
 import type { HostId } from "../core/base/units.ts";
 import type { HostMachine, HostPorts } from "../core/host/machine.ts";
 import type { ControlRoutes } from "./control.ts";
-import type { PeerPath } from "./peer_link.ts";
-
-/** Where one host of the roster is reached. Addresses are "host:port". */
-export interface HostAddresses {
-  readonly id: HostId;
-  readonly name: string;
-  /** Dedicated link. */
-  readonly link: string;
-  /** Second path over the shared network (TCP and UDP on the same port), or null. */
-  readonly shared: string | null;
-}
+import type { HostAddresses, PeerPath } from "./peer_link.ts";
 
 export interface DriveOptions {
   readonly self: HostId;
@@ -63,7 +53,7 @@ export interface Drive {
 /** Makes the host of a drive from its ports. */
 export type HostFactory = (ports: HostPorts) => HostMachine;
 
-export type { ControlRoutes };
+export type { ControlRoutes, HostAddresses };
 
 /** Opens the drive of one host; `start` does the rest. */
 export declare function openDrive(
