@@ -25,6 +25,9 @@ export const DATAGRAM_KIND = {
   probe: 2,
 } as const;
 
+/** Bit 0 of a datagram's flags. */
+export const DATAGRAM_FRESH = 1;
+
 export const DATAGRAM = layout(
   "mirror datagram",
   { endian: "little", sizeBytes: 32 },
@@ -36,8 +39,9 @@ export const DATAGRAM = layout(
     epoch: "u64",
     number: "u64",
     payloadBytes: "u16",
-    reservedA: "u16",
-    reservedB: "u32",
+    /** Bit 0: the payload starts with a frame; what was left of the one before is void. */
+    flags: "u16",
+    reserved: "u32",
   },
 );
 
@@ -53,6 +57,7 @@ export class DatagramHeader {
   epoch = 0;
   number = 0;
   payloadBytes = 0;
+  flags = 0;
 }
 
 /** Writes the header at `at`; the payload lies or will lie behind it. */
@@ -64,8 +69,8 @@ export function encodeDatagramHeader(view: DataView, at: number, header: Datagra
   DATAGRAM.epoch.set(view, at, header.epoch);
   DATAGRAM.number.set(view, at, header.number);
   DATAGRAM.payloadBytes.set(view, at, header.payloadBytes);
-  DATAGRAM.reservedA.set(view, at, 0);
-  DATAGRAM.reservedB.set(view, at, 0);
+  DATAGRAM.flags.set(view, at, header.flags);
+  DATAGRAM.reserved.set(view, at, 0);
 }
 
 /**
@@ -85,7 +90,8 @@ export function decodeDatagramHeader(view: DataView, length: number, out: Datagr
   out.number = DATAGRAM.number.get(view, 0);
   out.payloadBytes = DATAGRAM.payloadBytes.get(view, 0);
   if (out.sender >= LIMITS.hostCountMax || out.epoch < 0 || out.number < 1) return false;
-  if (DATAGRAM.reservedA.get(view, 0) !== 0 || DATAGRAM.reservedB.get(view, 0) !== 0) return false;
+  out.flags = DATAGRAM.flags.get(view, 0);
+  if (out.flags > DATAGRAM_FRESH || DATAGRAM.reserved.get(view, 0) !== 0) return false;
   if (out.kind !== DATAGRAM_KIND.data && out.kind !== DATAGRAM_KIND.probe) return false;
   return out.payloadBytes === length - DATAGRAM_HEADER_BYTES - DATAGRAM_MAC_BYTES;
 }

@@ -1,10 +1,32 @@
-/** The mirror engine: streams of records between the hosts of a view (R2, R5, R6, R8, R16). */
+/**
+ * The mirror engine: one host's end of all streams (R2, R5, R6, R8, R16).
+ *
+ *   sent() --> OutStream (window) --frames--> PeerLane --> data lane --> Framer --> InStream
+ *                     |                                                                |
+ *                     +------> CastPaths --> datagrams --> CastReceiver --> Framer ----+
+ *   committed <-- acks (control lane) <---- logged() <---- store <---- sink.record() --+
+ *
+ * Life of an epoch:  begin (ACTIVE: receives) -> opened (sends) -> seal (nothing moves) -> begin
+ *
+ * Invariants
+ *  1. After `seal` no record of the epoch is sent, appended or acknowledged; acks that still
+ *     arrive are dropped, so the vector given with the promise stays true (R2, V3). A frame whose
+ *     first bytes left before the seal is finished: the stream has no other way to go on.
+ *  2. A record is appended only if its epoch is the active one, its sender a member, its seq the
+ *     next (R6). Both paths, data lane and multicast, end in the same InStream.
+ *  3. The streams of the epoch before stay until the view is open here (R5).
+ */
 import { assert } from "../base/assert.ts";
+import { LIMITS } from "../base/limits.ts";
 import type { Trace } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
-import type { Epoch, HostId, Lsn, Seq } from "../base/units.ts";
-import type { MirrorMessage } from "../format/mirror_wire.ts";
+import { type Epoch, type HostId, hostId, type Lsn, type Seq } from "../base/units.ts";
+import { FRAME_PAYLOAD_BYTES_MAX, type MirrorMessage } from "../format/mirror_wire.ts";
 import type { RecordHeader } from "../format/record.ts";
+import { Barriers } from "./barriers.ts";
+import { Generation } from "./generation.ts";
+import { FLAG_FUA, InStream } from "./in_stream.ts";
+import { Intake } from "./intake.ts";
 import {
   MirrorCounters,
   type MirrorOptions,
@@ -14,9 +36,22 @@ import {
   type MulticastKey,
   type StreamPosition,
 } from "./mirror_sink.ts";
+import { OutStream } from "./out_stream.ts";
+import { Outbox } from "./outbox.ts";
+import type { PeerLane } from "./peer_lane.ts";
 
 export class Mirror {
   readonly counters = new MirrorCounters();
+  private current: Generation | null = null;
+  private previous: Generation | null = null;
+  private windowWantedBytes = 0;
+  private readonly barriers: Barriers;
+  private readonly intake: Intake;
+  private readonly outbox: Outbox;
+  private readonly options: MirrorOptions;
+  private readonly sink: MirrorSink;
+  private readonly rules: Rules;
+
   constructor(
     options: MirrorOptions,
     ports: MirrorPorts,
@@ -24,87 +59,430 @@ export class Mirror {
     trace: Trace,
     rules: Rules,
   ) {
-    assert(options !== undefined && ports !== undefined, "mirror: options missing");
-    assert(
-      sink !== undefined && trace !== undefined && rules !== undefined,
-      "mirror: parts missing",
-    );
+    this.options = options;
+    this.sink = sink;
+    this.rules = rules;
+    this.barriers = new Barriers(options.self, rules.flushEverywhere, sink);
+    const owner = { sink, trace, counters: this.counters };
+    this.intake = new Intake(options.self, ports, owner);
+    this.outbox = new Outbox(options, ports, owner);
   }
-  seal(): void {}
+
+  // Views
+
+  /** R2: nothing of the epoch is sent, appended or acknowledged any more. */
+  seal(): void {
+    if (!this.rules.seal) return;
+    this.close();
+  }
+
+  /**
+   * ACTIVE in a decided view: windows are empty, streams start from 1, records of those that are
+   * OPEN may be received. `recipients` are members and joining hosts, this one among them.
+   */
   begin(
-    _nowMs: number,
-    _epoch: Epoch,
-    _recipients: readonly HostId[],
-    _members: readonly HostId[],
-    _multicastKeys: readonly MulticastKey[],
-  ): void {}
-  learnKey(_host: HostId, _key: Uint8Array): void {}
-  opened(_nowMs: number): void {}
+    nowMs: number,
+    epoch: Epoch,
+    recipients: readonly HostId[],
+    members: readonly HostId[],
+    multicastKeys: readonly MulticastKey[],
+  ): void {
+    const old = this.current;
+    assert(old === null || epoch > old.epoch, "mirror: an epoch begins twice");
+    this.close();
+    this.outbox.newEpoch(old?.out?.ring ?? null);
+    // A view that was never open here has nothing that R5 could need; the one before it may.
+    if (old?.isSeen === true) this.previous = old;
+    this.current = this.makeGeneration(epoch, recipients, members);
+    this.barriers.begin(epoch, recipients);
+    this.intake.begin(this.current, this.seen());
+    for (const { host, key } of multicastKeys) this.learnKey(host, key);
+    for (const peer of recipients) this.greet(nowMs, peer);
+  }
+
+  /** A host's secret for the current view, from its ACTIVE message; may come after `begin`. */
+  learnKey(host: HostId, secret: Uint8Array): void {
+    const view = this.current;
+    if (view === null || view.sealed) return;
+    const key = this.intake.deriveKey(view.epoch, host, secret);
+    if (host !== this.options.self) {
+      this.intake.setKey(host, key);
+      return;
+    }
+    if (view.out !== null) this.outbox.startMulticast(view.epoch, view.out, key);
+  }
+
+  /** OPEN: may send. The epoch before is not needed any more; kept barriers start again. */
+  opened(nowMs: number): void {
+    const view = this.current;
+    assert(view !== null && !view.sealed, "mirror: a view opens that did not begin");
+    view.opened = true;
+    this.previous = null;
+    this.intake.begin(view, view);
+    this.outbox.dropJobs();
+    this.barriers.opened();
+    this.retryHeld(nowMs);
+  }
+
+  /** The epoch that `vector` is about: the newest seen OPEN here or with a record here. */
   get vectorEpoch(): Epoch {
-    return 0;
+    return this.seen()?.epoch ?? 0;
   }
+
   vector(): StreamPosition[] {
-    return [];
+    return this.seen()?.vector() ?? [];
   }
-  resend(_nowMs: number, _to: HostId, _sender: HostId, _fromSeq: Seq, _toSeq: Seq): void {}
-  windowFree(_recordBytes: number): boolean {
+
+  /** R5: sends `to` the records [fromSeq, toSeq] of `sender` in `vectorEpoch`. */
+  resend(_nowMs: number, to: HostId, sender: HostId, fromSeq: Seq, toSeq: Seq): void {
+    const view = this.seen();
+    if (view === null || to === this.options.self) return;
+    const isOwn = sender === this.options.self;
+    const ring = isOwn ? view.out?.ring : view.ins[sender]?.retained;
+    if (ring === undefined) return;
+    const job = { epoch: view.epoch, sender, fromSeq, toSeq, next: fromSeq, ring, isOwn };
+    this.lane(to).reconcile(job);
+  }
+
+  // Sender
+
+  /** True if a record of `recordBytes` fits the window; else `sink.windowOpen` follows. */
+  windowFree(recordBytes: number): boolean {
+    const out = this.current?.out ?? null;
+    if (out?.fits(recordBytes) === true) return true;
+    this.windowWantedBytes = Math.max(this.windowWantedBytes, recordBytes);
     return false;
   }
+
   nextSeq(): Seq {
-    return 1;
+    return (this.current?.out?.appended ?? 0) + 1;
   }
+
+  /**
+   * The record this host just appended as `nextSeq()`, ending at `lsn` in its log. It is copied;
+   * it leaves at the next `settle`. The caller asked `windowFree` first.
+   */
   sent(
-    _header: RecordHeader,
-    _buffer: Uint8Array,
-    _at: number,
-    _length: number,
-    _lsn: Lsn,
-    _viaShared: boolean,
-  ): void {}
-  retryHeld(_nowMs: number): void {}
-  logged(_nowMs: number, _lsn: Lsn): void {}
-  durable(_nowMs: number, _lsn: Lsn): void {}
-  barrier(_nowMs: number, _token: number): void {}
+    header: RecordHeader,
+    buffer: Uint8Array,
+    at: number,
+    length: number,
+    lsn: Lsn,
+    viaShared: boolean,
+  ): void {
+    const view = this.current;
+    const out = view?.out ?? null;
+    assert(view?.opened === true && out !== null, "mirror: a record outside an open view");
+    assert(header.seq === out.appended + 1, "mirror: a record out of order");
+    assert(header.epoch === view.epoch, "mirror: a record of another epoch");
+    out.append(buffer, at, length, lsn, viaShared && this.outbox.paths !== null);
+    this.counters.recordsSent += 1;
+    if ((header.flags & FLAG_FUA) === 0) return;
+    out.fuaTop = header.seq;
+    this.barriers.fuaWanted = true;
+  }
+
+  // Receiver
+
+  /** The lease table moved on (R9c), or the store has room: held records are offered again. */
+  retryHeld(_nowMs: number): void {
+    this.intake.retryAll();
+    this.afterInput();
+  }
+
+  /** The store has written everything up to `lsn`. */
+  logged(nowMs: number, lsn: Lsn): void {
+    const view = this.current;
+    if (view === null || view.sealed) return;
+    for (const stream of view.ins) stream?.logged(lsn);
+    if (view.out?.track.logged(lsn) === true) this.progress(nowMs);
+  }
+
+  /** Everything up to `lsn` is on stable storage. */
+  durable(nowMs: number, lsn: Lsn): void {
+    const view = this.current;
+    if (view === null || view.sealed) return;
+    for (const stream of view.ins) stream?.synced(lsn);
+    if (view.out?.track.synced(lsn) === true) this.progress(nowMs);
+  }
+
+  // Barriers
+
+  /**
+   * R8: asks that all recipients sync; `sink.barrierDone(token)` follows. Survives views: what is
+   * not answered when a view ends starts again when the next opens.
+   */
+  barrier(_nowMs: number, token: number): void {
+    this.barriers.add(token);
+  }
+
+  /** Takes back all barriers not answered (this host has no place in the view any more). */
   takeBarriers(): number[] {
-    return [];
+    return this.barriers.takeAll();
   }
-  syncDone(_nowMs: number, _token: number, _ok: boolean): void {}
-  peerUp(_nowMs: number, _peer: HostId): void {}
-  peerDown(_nowMs: number, _peer: HostId): void {}
-  peerData(_nowMs: number, _peer: HostId, _chunk: Uint8Array): void {}
-  peerDrain(_nowMs: number, _peer: HostId): void {}
-  packet(_nowMs: number, _chunk: Uint8Array): void {}
-  control(_nowMs: number, _from: HostId, _message: MirrorMessage): void {}
-  sendBulk(_nowMs: number, _to: HostId, _bytes: Uint8Array): boolean {
-    return false;
+
+  syncDone(_nowMs: number, token: number, ok: boolean): void {
+    this.barriers.syncDone(token, ok);
   }
-  committedOf(_sender: HostId): Seq {
-    return 0;
+
+  // Links
+
+  peerUp(nowMs: number, peer: HostId): void {
+    this.lane(peer).linkUp();
+    this.intake.linkUp(peer);
+    this.greet(nowMs, peer);
+    this.barriers.linkUp(peer);
   }
-  appendedOf(_sender: HostId): Seq {
-    return 0;
+
+  peerDown(_nowMs: number, peer: HostId): void {
+    this.lane(peer).linkDown();
+    this.intake.linkDown(peer);
   }
-  owing(_nowMs: number, _boundMs: number): HostId | null {
-    return null;
+
+  /** Bytes of the data lane. */
+  peerData(_nowMs: number, peer: HostId, chunk: Uint8Array): void {
+    if (!this.lane(peer).up) return;
+    this.intake.bytes(peer, chunk);
+    this.afterInput();
   }
-  settle(_nowMs: number): void {}
-  expire(_nowMs: number): void {}
+
+  /** The data lane has room again; it is used at the next `settle`. */
+  peerDrain(_nowMs: number, peer: HostId): void {
+    this.lane(peer).blocked = false;
+  }
+
+  /** A datagram of the shared network; any bytes at all. `chunk` is kept. */
+  packet(nowMs: number, chunk: Uint8Array): void {
+    this.intake.packet(nowMs, chunk);
+    this.afterInput();
+  }
+
+  control(nowMs: number, from: HostId, message: MirrorMessage): void {
+    const lane = this.lane(from);
+    const view = this.current;
+    if (message.kind === "resume") {
+      lane.resumeEpoch = message.epoch;
+      lane.resumeSeq = message.appended;
+    }
+    if (view === null || view.sealed || message.epoch !== view.epoch) return;
+    if (!view.isRecipient(from) || from === this.options.self) return;
+    switch (message.kind) {
+      case "resume":
+        this.resume(nowMs, lane, view, message);
+        break;
+      case "ack":
+        this.acknowledge(nowMs, from, view, message.received, message.durable);
+        break;
+      case "barrier":
+        if (!this.barriers.serve(from, message.epoch, message.id)) this.blame(from, "barriers");
+        break;
+      case "barrierDone":
+        this.barriers.answered(from, message.epoch, message.id, message.ok);
+        break;
+      case "castNak":
+        this.outbox.paths?.nak(nowMs, from, message.next, message.ranges);
+        break;
+      case "castEcho":
+        this.outbox.paths?.echo(from, message.probe);
+        break;
+      default:
+        this.intake.control(nowMs, from, message);
+    }
+  }
+
+  /** Queues opaque bytes for `to`. False: the queue is full, `sink.bulkDrained` follows. */
+  sendBulk(_nowMs: number, to: HostId, bytes: Uint8Array): boolean {
+    assert(bytes.length <= FRAME_PAYLOAD_BYTES_MAX, "mirror: bulk frame too large");
+    return this.lane(to).pushBulk(this.options.self, bytes);
+  }
+
+  // Questions
+
+  committedOf(sender: HostId): Seq {
+    return this.seen()?.positionOf(sender).committed ?? 0;
+  }
+
+  appendedOf(sender: HostId): Seq {
+    return this.seen()?.positionOf(sender).appended ?? 0;
+  }
+
+  /** R16: a recipient that owes an ack or a barrier longer than `boundMs`; joiners first. */
+  owing(nowMs: number, boundMs: number): HostId | null {
+    const view = this.current;
+    if (view === null || view.sealed || !view.opened) return null;
+    let found: HostId | null = null;
+    for (const peer of view.recipients) {
+      if (peer === this.options.self) continue;
+      const owesAck = view.out?.owes(peer, nowMs, boundMs) === true;
+      if (!owesAck && !this.barriers.owes(peer, nowMs, boundMs)) continue;
+      if (!view.members.includes(peer)) return peer;
+      found ??= peer;
+    }
+    return found;
+  }
+
+  // Driver
+
+  settle(nowMs: number): void {
+    const view = this.current;
+    this.intake.retryFull();
+    this.afterInput();
+    this.barriers.settle(nowMs);
+    this.outbox.settle(nowMs, view);
+    const out = view?.sealed === false ? view.out : null;
+    if (out === null || view?.opened !== true) return;
+    if (this.windowWantedBytes > 0 && out.fits(this.windowWantedBytes)) {
+      this.windowWantedBytes = 0;
+      this.sink.windowOpen();
+    }
+  }
+
+  expire(nowMs: number): void {
+    this.intake.expire(nowMs);
+    if (this.current?.sealed === false) this.outbox.paths?.expire(nowMs);
+  }
+
   nextDeadlineMs(): number {
-    return Infinity;
+    const sending = this.outbox.paths?.nextDeadlineMs() ?? Infinity;
+    return Math.min(sending, this.intake.nextDeadlineMs());
   }
+
   status(): MirrorStatus {
+    const view = this.current;
+    const out = view?.out ?? null;
+    const peers = (view?.recipients ?? []).filter((peer) => peer !== this.options.self);
     return {
-      epoch: 0,
-      sealed: false,
-      open: false,
-      appended: 0,
-      committed: 0,
-      windowBytes: 0,
-      windowRecords: 0,
-      heldBytes: 0,
-      retainedBytes: 0,
-      peers: [],
+      epoch: view?.epoch ?? 0,
+      sealed: view?.sealed ?? false,
+      open: view?.opened ?? false,
+      appended: out?.appended ?? 0,
+      committed: out?.committed ?? 0,
+      windowBytes: out?.ring.liveBytes ?? 0,
+      windowRecords: out?.ring.count ?? 0,
+      heldBytes: sum(view?.ins.map((stream) => stream?.heldBytes ?? 0) ?? []),
+      retainedBytes: sum(view?.ins.map((stream) => stream?.retained.liveBytes ?? 0) ?? []),
+      peers: peers.map((peer) => ({
+        peer,
+        up: this.lane(peer).up,
+        path: this.outbox.paths?.isShared(peer) === true ? "shared" : "dedicated",
+        received: out?.receivedBy(peer) ?? 0,
+        bulkBytes: this.lane(peer).bulkBytes,
+      })),
       counters: this.counters,
     };
   }
+
+  private lane(peer: HostId): PeerLane {
+    return this.outbox.lane(peer);
+  }
+
+  /** The generation that R5 and the vector are about. */
+  private seen(): Generation | null {
+    if (this.current?.isSeen === true || this.previous === null) return this.current;
+    return this.previous;
+  }
+
+  private close(): void {
+    const view = this.current;
+    if (view === null || view.sealed) return;
+    view.sealed = true;
+    for (const stream of view.ins) stream?.seal();
+    this.outbox.close(view);
+    this.barriers.seal();
+    this.intake.seal(this.seen());
+  }
+
+  private makeGeneration(
+    epoch: Epoch,
+    recipients: readonly HostId[],
+    members: readonly HostId[],
+  ): Generation {
+    const self = this.options.self;
+    const peers = recipients.filter((host) => host !== self);
+    const windowBytes = Math.min(this.options.windowBytes ?? Infinity, LIMITS.windowBytes);
+    const windowRecords = Math.min(this.options.windowRecords ?? Infinity, LIMITS.windowRecordsMax);
+    const out = members.includes(self)
+      ? new OutStream({ self, epoch, peers, members, windowBytes, windowRecords }, this.rules)
+      : null;
+    const ins: (InStream | null)[] = [];
+    for (let index = 0; index < LIMITS.hostCountMax; index += 1) {
+      const sender = hostId(index);
+      const isSender = sender !== self && members.includes(sender);
+      ins.push(isSender ? new InStream(sender, this.sink, this.counters) : null);
+    }
+    return new Generation({ epoch, self }, { recipients, members }, { out, ins });
+  }
+
+  /** Tells `peer` from where its stream is wanted; on a new link and in a new view. */
+  private greet(_nowMs: number, peer: HostId): void {
+    const view = this.current;
+    const lane = this.lane(peer);
+    if (view === null || view.sealed || !lane.up || !view.isRecipient(peer)) return;
+    if (peer === this.options.self) return;
+    const stream = view.ins[peer] ?? null;
+    this.sink.send(peer, {
+      kind: "resume",
+      epoch: view.epoch,
+      appended: stream === null ? 0 : stream.next - 1,
+      received: stream === null ? 0 : stream.track.received,
+      durable: stream === null ? 0 : stream.track.durable,
+    });
+    if (lane.resumeEpoch === view.epoch) lane.position = lane.resumeSeq + 1;
+  }
+
+  private resume(
+    nowMs: number,
+    lane: PeerLane,
+    view: Generation,
+    message: { appended: Seq; received: Seq; durable: Seq },
+  ): void {
+    if (view.out === null) return;
+    if (message.appended > view.out.appended) {
+      this.blame(lane.peer, "it resumes beyond our stream");
+      return;
+    }
+    this.acknowledge(nowMs, lane.peer, view, message.received, message.durable);
+    lane.seek(view.out.ring, Math.max(message.appended + 1, view.out.ring.firstSeq));
+    this.outbox.paths?.linkAnew(nowMs, lane.peer);
+  }
+
+  private acknowledge(
+    nowMs: number,
+    from: HostId,
+    view: Generation,
+    received: Seq,
+    durable: Seq,
+  ): void {
+    if (view.out === null) return;
+    if (!view.out.ack(from, received, durable)) {
+      this.blame(from, "it acknowledges what was never sent");
+      return;
+    }
+    this.progress(nowMs);
+  }
+
+  /** Own stream: moves the commit and durable horizons, and the window. */
+  private progress(_nowMs: number): void {
+    const out = this.current?.out ?? null;
+    if (out === null) return;
+    const isCommitMoved = out.advance();
+    this.outbox.release(out);
+    if (isCommitMoved) this.sink.committed(this.options.self, out.committed);
+    if (out.advanceDurable()) this.sink.durable(out.durable);
+  }
+
+  /** What input leaves to do once per event. */
+  private afterInput(): void {
+    if (this.intake.takeFuaWanted()) this.barriers.fuaWanted = true;
+    this.barriers.askFuaSync();
+  }
+
+  private blame(peer: HostId, why: string): void {
+    this.counters.badMessages += 1;
+    this.intake.reset(peer, why);
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }

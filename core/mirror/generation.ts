@@ -1,0 +1,62 @@
+/**
+ * One epoch's streams. The mirror has two: that of its view, and the one before it, which is
+ * needed until the new view is open on this host (R5 sends what others lack from there).
+ */
+import { LIMITS } from "../base/limits.ts";
+import type { Epoch, HostId } from "../base/units.ts";
+import type { InStream } from "./in_stream.ts";
+import type { StreamPosition } from "./mirror_sink.ts";
+import type { OutStream } from "./out_stream.ts";
+
+export class Generation {
+  readonly epoch: Epoch;
+  readonly self: HostId;
+  /** R2: nothing is sent, appended or acknowledged any more. */
+  sealed = false;
+  /** OPEN: this host may send. */
+  opened = false;
+  /** Null if this host is no member: it only receives. */
+  readonly out: OutStream | null;
+  /** By sender; null for hosts that are no members, and for this host. */
+  readonly ins: readonly (InStream | null)[];
+  readonly recipients: readonly HostId[];
+  readonly members: readonly HostId[];
+  private readonly recipientMask = new Uint8Array(LIMITS.hostCountMax);
+
+  constructor(
+    identity: { epoch: Epoch; self: HostId },
+    sets: { recipients: readonly HostId[]; members: readonly HostId[] },
+    streams: { out: OutStream | null; ins: readonly (InStream | null)[] },
+  ) {
+    this.epoch = identity.epoch;
+    this.self = identity.self;
+    this.recipients = sets.recipients;
+    this.members = sets.members;
+    this.out = streams.out;
+    this.ins = streams.ins;
+    for (const host of sets.recipients) this.recipientMask[host] = 1;
+  }
+
+  isRecipient(host: HostId): boolean {
+    return this.recipientMask[host] === 1;
+  }
+
+  /** True if this epoch counts as seen: it was OPEN here, or there is a record of it. */
+  get isSeen(): boolean {
+    if (this.opened || (this.out !== null && this.out.appended > 0)) return true;
+    return this.ins.some((stream) => stream !== null && stream.next > 1);
+  }
+
+  vector(): StreamPosition[] {
+    return this.members.map((sender) => this.positionOf(sender));
+  }
+
+  positionOf(sender: HostId): StreamPosition {
+    if (sender === this.self && this.out !== null) {
+      return { sender, appended: this.out.appended, committed: this.out.committed };
+    }
+    const stream = this.ins[sender] ?? null;
+    if (stream === null) return { sender, appended: 0, committed: 0 };
+    return { sender, appended: stream.next - 1, committed: stream.committed };
+  }
+}

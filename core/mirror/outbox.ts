@@ -1,0 +1,131 @@
+/**
+ * Everything that goes out: the data lanes and the multicast paths of the own stream, the acks
+ * of the others' streams, and word of the commit horizon. All of it leaves in `settle`, so that
+ * one batch of events costs one send per peer and lane.
+ */
+import { assert } from "../base/assert.ts";
+import { LIMITS } from "../base/limits.ts";
+import type { MacKey, PacketLink, StreamLink, Trace } from "../base/ports.ts";
+import { type Epoch, type HostId, hostId, type Seq } from "../base/units.ts";
+import { CastPaths } from "./cast_paths.ts";
+import { CastSender } from "./cast_sender.ts";
+import type { Generation } from "./generation.ts";
+import type { MirrorCounters, MirrorOptions, MirrorSink } from "./mirror_sink.ts";
+import type { OutStream } from "./out_stream.ts";
+import { BULK_BYTES_MAX, PeerLane } from "./peer_lane.ts";
+import type { RecordRing } from "./record_ring.ts";
+
+const DEFAULT_RATE_BYTES_PER_SECOND = 40_000_000;
+
+export class Outbox {
+  /** Null while this host does not multicast in the current view. */
+  paths: CastPaths | null = null;
+  private readonly lanes: PeerLane[] = [];
+  private readonly options: MirrorOptions;
+  private readonly packets: PacketLink;
+  private readonly sink: MirrorSink;
+  private readonly trace: Trace;
+  private readonly counters: MirrorCounters;
+
+  constructor(
+    options: MirrorOptions,
+    ports: { link: StreamLink; packets: PacketLink },
+    owner: { sink: MirrorSink; trace: Trace; counters: MirrorCounters },
+  ) {
+    this.options = options;
+    this.packets = ports.packets;
+    this.sink = owner.sink;
+    this.trace = owner.trace;
+    this.counters = owner.counters;
+    for (let peer = 0; peer < LIMITS.hostCountMax; peer += 1) {
+      this.lanes.push(new PeerLane(hostId(peer), ports.link));
+    }
+  }
+
+  lane(peer: HostId): PeerLane {
+    const lane = this.lanes[peer];
+    assert(lane !== undefined, "mirror: no such host");
+    return lane;
+  }
+
+  /** A new epoch: all lanes are at its first record, multicast waits for a key. */
+  newEpoch(oldRing: RecordRing | null): void {
+    for (const lane of this.lanes) lane.newEpoch(oldRing);
+  }
+
+  /** R2: frames in progress are finished from copies; nothing else of the epoch leaves. */
+  close(view: Generation): void {
+    this.paths = null;
+    for (const lane of this.lanes) {
+      lane.dropJobs();
+      if (view.out !== null) lane.detach(view.out.ring);
+    }
+  }
+
+  dropJobs(): void {
+    for (const lane of this.lanes) lane.dropJobs();
+  }
+
+  /** From the next record on, shared records are multicast under `key`. */
+  startMulticast(epoch: Epoch, stream: OutStream, key: MacKey): void {
+    if (!this.options.multicast || this.paths !== null) return;
+    const rateBytesPerSecond = this.options.rateBytesPerSecond ?? DEFAULT_RATE_BYTES_PER_SECOND;
+    const identity = { epoch, self: this.options.self, rateBytesPerSecond };
+    const sender = new CastSender(identity, key, this.packets, this.counters);
+    const lanes = stream.peers.map((peer) => this.lane(peer));
+    this.paths = new CastPaths({ sender, stream, lanes }, this.sink, this.trace, this.counters);
+  }
+
+  /** The window moves on to what is still needed; frames in progress are finished from copies. */
+  release(stream: OutStream): void {
+    const upTo: Seq = stream.releasable;
+    if (upTo < stream.ring.firstSeq) return;
+    for (const lane of this.lanes) {
+      if (lane.partialSeq > 0 && lane.partialSeq <= upTo) lane.detach(stream.ring);
+    }
+    this.paths?.release(upTo);
+    stream.ring.release(upTo);
+  }
+
+  settle(nowMs: number, view: Generation | null): void {
+    const isLive = view?.sealed === false;
+    const out = isLive && view.opened ? view.out : null;
+    if (isLive) this.sendAcks(view);
+    if (out !== null) {
+      out.frameAll();
+      this.paths?.pump(nowMs);
+    }
+    for (const lane of this.lanes) {
+      if (!lane.up) continue;
+      const isReady = view !== null && lane.resumeEpoch === view.epoch;
+      lane.pump(isReady && view.isRecipient(lane.peer) ? out : null);
+      if (!lane.bulkRefused || lane.bulkBytes > BULK_BYTES_MAX / 2) continue;
+      lane.bulkRefused = false;
+      this.sink.bulkDrained(lane.peer);
+    }
+    if (out === null || view === null) return;
+    this.tellCommitted(view, out);
+    out.mark(nowMs);
+  }
+
+  private sendAcks(view: Generation): void {
+    for (const sender of view.members) {
+      const stream = view.ins[sender] ?? null;
+      if (stream === null || !stream.ackDue || !this.lane(sender).up) continue;
+      const { received, durable } = stream.track;
+      stream.ackSent();
+      this.sink.send(sender, { kind: "ack", epoch: view.epoch, received, durable });
+    }
+  }
+
+  /** Readers on other hosts wait for the commit horizon: tell it unless a frame just did. */
+  private tellCommitted(view: Generation, out: OutStream): void {
+    for (const peer of out.peers) {
+      const lane = this.lane(peer);
+      if (!lane.up || lane.committedTold >= out.committed) continue;
+      if (lane.resumeEpoch !== view.epoch) continue;
+      lane.committedTold = out.committed;
+      this.sink.send(peer, { kind: "committed", epoch: view.epoch, seq: out.committed });
+    }
+  }
+}
