@@ -181,21 +181,22 @@ const TWO_HOSTS = `
 `;
 
 function hostText({ name, link, shared, nbd }: HostPlan, storeSize: string): string {
-  return `[[host]]
-name = "${name}"
-kind = "data"                       # data | witness (votes only) | client (no store)
-link = "127.0.0.1:${link}"             # dedicated link, host to host
-shared = "127.0.0.1:${shared}"           # second path, over the network the clients use
-store = "${name}.vsan"${pad(`store = "${name}.vsan"`)}# file (created) or block device
-store_size = "${storeSize}"${pad(`store_size = "${storeSize}"`)}# for a file
-nbd = ["127.0.0.1:${nbd}"]${pad(`nbd = ["127.0.0.1:${nbd}"]`)}# where clients attach; also "unix:/path"
-control = "${name}.sock"${pad(`control = "${name}.sock"`)}# for vsan mirror, lease and recover
-state = "${name}.state"${pad(`state = "${name}.state"`)}# votes; never on the store, never deleted
-priority = 3                        # 0..7, of writes that arrive here
-`;
+  const lines = [
+    [`name = "${name}"`, ""],
+    ['kind = "data"', "data | witness (votes only) | client (no store)"],
+    [`link = "127.0.0.1:${link}"`, "dedicated link, host to host"],
+    [`shared = "127.0.0.1:${shared}"`, "second path, over the network the clients use"],
+    [`store = "${name}.vsan"`, "file (created) or block device"],
+    [`store_size = "${storeSize}"`, "for a file"],
+    [`nbd = ["127.0.0.1:${nbd}"]`, 'where clients attach; also "unix:/path"'],
+    [`control = "${name}.sock"`, "for vsan mirror, lease and recover"],
+    [`state = "${name}.state"`, "votes; never on the store, never deleted"],
+    ["priority = 3", "0..7, of writes that arrive here"],
+  ] as const;
+  const text = lines.map(([setting, comment]) =>
+    comment === "" ? setting : `${setting.padEnd(COMMENT_COLUMN - 1)} # ${comment}`,
+  );
+  return `[[host]]\n${text.join("\n")}\n`;
 }
 
-/** Spaces up to the column where comments begin. */
-function pad(text: string): string {
-  return " ".repeat(Math.max(1, 36 - text.length));
-}
+const COMMENT_COLUMN = 36;

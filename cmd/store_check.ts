@@ -27,7 +27,6 @@ export const checkCommand = defineCommand({
     const report = await checkStore(config, path);
     if (args.json === true) printJson(report);
     else process.stdout.write(checkText(report));
-    // citty hands no result of a subcommand up, and this one runs as the chosen command itself.
     return isSound(report) ? EXIT.done : EXIT.damaged;
   },
 });
