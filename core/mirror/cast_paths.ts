@@ -13,7 +13,7 @@
  */
 import type { Trace } from "../base/ports.ts";
 import type { Epoch, HostId, Seq } from "../base/units.ts";
-import type { CastSender } from "./cast_sender.ts";
+import { type CastSender, NAK_DATAGRAMS_MAX } from "./cast_sender.ts";
 import type { MirrorCounters, MirrorSink } from "./mirror_sink.ts";
 import type { OutStream } from "./out_stream.ts";
 import type { PeerLane } from "./peer_lane.ts";
