@@ -35,7 +35,7 @@ export class LinkSocket {
   readonly handshake: Handshake;
   readonly remote: string;
   private readonly owner: LinkSocketOwner;
-  private socket: Socket<LinkSocket> | null = null;
+  private socket: Socket<LinkSocket | undefined> | null = null;
   private held: Uint8Array[] = [];
   private heldBytes = 0;
   private flowing = false;
@@ -60,7 +60,7 @@ export class LinkSocket {
     return this.socket === null ? -1 : roundTripMicros(this.socket);
   }
 
-  attach(socket: Socket<LinkSocket>): void {
+  attach(socket: Socket<LinkSocket | undefined>): void {
     if (this.isClosed) {
       socket.terminate();
       return;
@@ -161,24 +161,27 @@ export class LinkSocket {
   }
 }
 
-/** Bun's handlers, the same object for every link; `socket.data` is its `LinkSocket`. */
-export const LINK_HANDLERS: SocketHandler<LinkSocket> = {
+/**
+ * Bun's handlers, the same object for every link; `socket.data` is its `LinkSocket`, or undefined
+ * for a connection that was turned away at once.
+ */
+export const LINK_HANDLERS: SocketHandler<LinkSocket | undefined> = {
   open(socket) {
-    socket.data.attach(socket);
+    socket.data?.attach(socket);
   },
   data(socket, chunk) {
-    socket.data.received(chunk);
+    socket.data?.received(chunk);
   },
   drain(socket) {
-    socket.data.drained();
+    socket.data?.drained();
   },
   end(socket) {
-    socket.data.lost("the other side closed the connection");
+    socket.data?.lost("the other side closed the connection");
   },
   close(socket, error) {
-    socket.data.lost(error === undefined ? "the connection was lost" : error.message);
+    socket.data?.lost(error === undefined ? "the connection was lost" : error.message);
   },
   error(socket, error) {
-    socket.data.lost(error.message);
+    socket.data?.lost(error.message);
   },
 };

@@ -132,7 +132,7 @@ export class PeerLinks implements StreamLink, LinkSocketOwner, DialerOwner {
   private readonly peers = new Map<HostId, Peer>();
   private readonly pending = new Set<LinkSocket>();
   private readonly halves = new Map<string, LinkPair>();
-  private readonly listeners: TCPSocketListener<LinkSocket>[] = [];
+  private readonly listeners: TCPSocketListener<LinkSocket | undefined>[] = [];
   private readonly gate = new LogGate(SAME_EVENT_INTERVAL_MS);
   private me: HandshakeSelf | null = null;
   private timer: ReturnType<typeof setInterval> | null = null;
@@ -353,11 +353,11 @@ export class PeerLinks implements StreamLink, LinkSocketOwner, DialerOwner {
     for (const peer of this.peers.values()) peer.dialer?.tick(nowMs);
   }
 
-  private listenAt(address: string): TCPSocketListener<LinkSocket> {
+  private listenAt(address: string): TCPSocketListener<LinkSocket | undefined> {
     const target = parseHostPort(address);
     if (target === null) throw new Error(`link address ${address} is not host:port`);
     try {
-      return Bun.listen<LinkSocket>({
+      return Bun.listen<LinkSocket | undefined>({
         ...target,
         socket: {
           ...LINK_HANDLERS,

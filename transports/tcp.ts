@@ -73,5 +73,6 @@ export function socketErrorText(error: unknown): string {
     ENOTFOUND: "the name is unknown",
     ENOENT: "the directory does not exist",
   };
-  return texts[code] ?? (code || String(error));
+  if (code !== "") return texts[code] ?? code;
+  return error instanceof Error ? error.message : String(error);
 }
