@@ -25,18 +25,14 @@ import { LIMITS } from "../base/limits.ts";
 import type { Trace } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
 import type { Epoch, HostId, Point, VolumeId } from "../base/units.ts";
-import {
-  LEASE_BATCH_MAX,
-  type LeaseEvent,
-  type LeaseMessage,
-  VOLUME_BLOCKS_MAX,
-} from "../format/lease_wire.ts";
+import { type LeaseEvent, type LeaseMessage, VOLUME_BLOCKS_MAX } from "../format/lease_wire.ts";
 import { Claims, Waiter } from "./claims.ts";
 import { Handover } from "./handover.ts";
 import { Outbox, SUBMISSIONS_MAX } from "./outbox.ts";
 import { Recent } from "./recent.ts";
 import { Sequencer } from "./sequencer.ts";
-import { HOST_FREES_MAX, LeaseTable } from "./table.ts";
+import { HOST_FREES_MAX, LeaseTable, type LeaseRow, leaseRows } from "./table.ts";
+import { Upstream } from "./upstream.ts";
 import { Uses } from "./uses.ts";
 import type { LeaseRequest } from "./waiting.ts";
 import { Yields } from "./yields.ts";
@@ -70,21 +66,8 @@ export interface PolicingSink {
 export const CHECK = { ok: 0, behind: 1, refuse: 2 } as const;
 export type Check = (typeof CHECK)[keyof typeof CHECK];
 
-/** One held range, for people. Blocks. */
-export interface LeaseRow {
-  readonly volume: VolumeId;
-  readonly start: number;
-  readonly end: number;
-  readonly holder: HostId;
-  readonly priority: number;
-  /** Hosts whose requests wait for a part of it, in their order. */
-  readonly waiting: readonly HostId[];
-}
-
 /** Rounds of one `settle`; what is left then is done in the next, at once. */
 const ROUNDS_MAX = 8;
-/** A recipient that submits nothing tells its progress after so many events. */
-const PROGRESS_EVENTS = 256;
 
 export class Policing {
   private readonly options: PolicingOptions;
@@ -96,7 +79,9 @@ export class Policing {
   private epoch: Epoch = 0;
   private sequencerHost: HostId;
   private table = new LeaseTable();
+  /** One of the two is there while a view is open: we number, or we follow. */
   private sequencer: Sequencer | null = null;
+  private upstream: Upstream | null = null;
   private handover: Handover;
   private readonly outbox = new Outbox();
   private readonly claims = new Claims();
@@ -112,14 +97,8 @@ export class Policing {
   private hasMoved = false;
   private hasTableMoved = false;
   private helloDue = false;
-  /** Events up to this one were reported as applied to the sequencer. */
-  private progressTold = 0;
-  /** When to ask (again) for missing events; Infinity when none are known to be missing. */
-  private wantAtMs = Number.POSITIVE_INFINITY;
   /** Peers that wanted events and lack none. */
   private helloTo: HostId[] = [];
-  /** When the oldest submission is sent again. */
-  private retryAtMs = Number.POSITIVE_INFINITY;
   private stallTold = false;
 
   constructor(options: PolicingOptions, sink: PolicingSink, trace: Trace, rules: Rules) {
@@ -138,16 +117,15 @@ export class Policing {
   open(nowMs: number, epoch: Epoch, sequencer: HostId, recipients: readonly HostId[]): void {
     assert(recipients.includes(sequencer), "policing: the sequencer is no recipient");
     this.close();
-    const { self, agingMs } = this.options;
+    const { self, agingMs, retryMs } = this.options;
     this.isOpen = true;
     this.epoch = epoch;
     this.sequencerHost = sequencer;
     this.table = new LeaseTable();
     this.handover = this.newHandover();
-    this.sequencer = sequencer === self ? new Sequencer(self, recipients, agingMs) : null;
-    this.helloDue = this.sequencer !== null;
-    this.progressTold = 0;
-    this.wantAtMs = this.sequencer === null ? nowMs : Number.POSITIVE_INFINITY;
+    if (sequencer === self) this.sequencer = new Sequencer(self, recipients, agingMs);
+    else this.upstream = new Upstream(nowMs, epoch, this.outbox, retryMs);
+    this.helloDue = sequencer === self;
     this.isDirty = true;
   }
 
@@ -158,6 +136,7 @@ export class Policing {
   close(): void {
     this.isOpen = false;
     this.sequencer = null;
+    this.upstream = null;
     this.outbox.clear();
     this.uses.clear();
     this.recent.clear();
@@ -165,8 +144,6 @@ export class Policing {
     this.claims.requeueAll();
     this.helloTo = [];
     this.helloDue = false;
-    this.wantAtMs = Number.POSITIVE_INFINITY;
-    this.retryAtMs = Number.POSITIVE_INFINITY;
     this.stallTold = false;
   }
 
@@ -252,15 +229,12 @@ export class Policing {
         this.isDirty = true;
         return;
       case "events":
-        if (from === this.sequencerHost && this.sequencer === null) {
-          this.applyAll(nowMs, message.first, message.items);
-        }
+        if (from !== this.sequencerHost || this.upstream === null) return;
+        this.applyAll(nowMs, this.upstream, message.first, message.items);
         return;
       case "hello":
-        if (from !== this.sequencerHost || this.sequencer !== null) return;
-        if (message.last === 0) this.outbox.rewind();
-        if (message.last <= this.table.applied) this.wantAtMs = Number.POSITIVE_INFINITY;
-        else this.wantAtMs = Math.min(this.wantAtMs, nowMs);
+        if (from !== this.sequencerHost || this.upstream === null) return;
+        this.upstream.hello(nowMs, message.last, this.table.applied);
         this.isDirty = true;
         return;
       case "synced":
@@ -270,9 +244,8 @@ export class Policing {
 
   /** The link to `peer` was made (anew): what was on its way may be lost. */
   linkUp(nowMs: number, peer: HostId): void {
-    if (!this.isOpen || this.sequencer !== null || peer !== this.sequencerHost) return;
-    this.outbox.rewind();
-    this.wantAtMs = nowMs;
+    if (this.upstream === null || peer !== this.sequencerHost) return;
+    this.upstream.restart(nowMs);
     this.isDirty = true;
   }
 
@@ -292,20 +265,7 @@ export class Policing {
 
   /** All leases, and who waits for them. */
   list(): LeaseRow[] {
-    const rows: LeaseRow[] = [];
-    for (const table of this.table.volumes.values()) {
-      for (const lease of table.leases.rows) {
-        const waiting: HostId[] = [];
-        for (const request of table.waiting.rows) {
-          if (request.start >= lease.end || request.end <= lease.start) continue;
-          if (request.host === lease.holder || waiting.includes(request.host)) continue;
-          waiting.push(request.host);
-        }
-        const { start, end, holder, priority } = lease;
-        rows.push({ volume: table.volume, start, end, holder, priority, waiting });
-      }
-    }
-    return rows;
+    return leaseRows(this.table);
   }
 
   /** Does the work of a batch of events. Calls the sink. */
@@ -318,9 +278,8 @@ export class Policing {
       this.isDirty = false;
       if (this.claims.hasQueued && !this.uses.isFull) this.makeClaims(nowMs);
       this.handOver(nowMs);
-      this.flushOutbox(nowMs);
       if (this.sequencer !== null) this.number(nowMs, this.sequencer);
-      else this.askForMissing(nowMs);
+      this.upstream?.flush(nowMs, this.table.applied, this.sendUp);
     }
     if (this.hasTableMoved) {
       this.hasTableMoved = false;
@@ -334,18 +293,15 @@ export class Policing {
     this.isDirty = true;
     if (nowMs >= this.handover.deadlineMs) this.hasMoved = true;
     if (this.sequencer !== null) this.sequencer.age(nowMs, this.table);
-    if (nowMs >= this.retryAtMs) {
-      this.outbox.rewind();
-      this.wantAtMs = nowMs;
-    }
+    this.upstream?.expire(nowMs);
   }
 
   nextDeadlineMs(): number {
     if (this.refused.length > 0) return 0;
     if (!this.isOpen) return Number.POSITIVE_INFINITY;
     if (this.isDirty) return 0;
-    const ageMs = this.sequencer?.ageDeadlineMs ?? Number.POSITIVE_INFINITY;
-    return Math.min(this.handover.deadlineMs, ageMs, this.wantAtMs, this.retryAtMs);
+    const ownMs = this.sequencer?.ageDeadlineMs ?? this.upstream?.deadlineMs;
+    return Math.min(this.handover.deadlineMs, ownMs ?? Number.POSITIVE_INFINITY);
   }
 
   private newHandover(): Handover {
@@ -393,32 +349,17 @@ export class Policing {
     }
   }
 
-  private flushOutbox(nowMs: number): void {
-    const { outbox, sequencer, epoch } = this;
-    const applied = this.table.applied;
-    if (sequencer === null && applied - this.progressTold >= PROGRESS_EVENTS) {
-      this.progressTold = applied;
-      if (!outbox.hasUnsent) {
-        const first = outbox.firstUnsent;
-        this.sink.send(this.sequencerHost, { kind: "submit", epoch, applied, first, items: [] });
-      }
-    }
-    while (outbox.hasUnsent) {
-      const first = outbox.firstUnsent;
-      const items = outbox.takeUnsent(LEASE_BATCH_MAX);
-      if (sequencer !== null) {
-        sequencer.submit(this.options.self, first, items);
-        continue;
-      }
-      this.retryAtMs = nowMs + this.options.retryMs;
-      this.progressTold = applied;
-      this.sink.send(this.sequencerHost, { kind: "submit", epoch, applied, first, items });
-    }
-  }
+  private readonly sendUp = (message: LeaseMessage): void => {
+    this.sink.send(this.sequencerHost, message);
+  };
 
   /** Sequencer: numbers what arrived, applies it here, and sends it to the others. */
   private number(nowMs: number, sequencer: Sequencer): void {
-    const { epoch } = this;
+    const { epoch, outbox } = this;
+    if (outbox.hasUnsent) {
+      const first = outbox.firstUnsent;
+      sequencer.submit(this.options.self, first, outbox.takeUnsent(outbox.size));
+    }
     if (this.helloDue) {
       this.helloDue = false;
       sequencer.greet((to) => this.sink.send(to, { kind: "hello", epoch, last: 0 }));
@@ -443,30 +384,25 @@ export class Policing {
     this.stallTold = by !== null;
   }
 
-  private askForMissing(nowMs: number): void {
-    if (nowMs < this.wantAtMs) return;
-    this.wantAtMs = nowMs + this.options.retryMs;
-    const { epoch } = this;
-    const from = this.table.applied + 1;
-    this.sink.send(this.sequencerHost, { kind: "want", epoch, from });
-  }
-
-  private applyAll(nowMs: number, first: number, items: readonly LeaseEvent[]): void {
+  private applyAll(
+    nowMs: number,
+    upstream: Upstream,
+    first: number,
+    items: readonly LeaseEvent[],
+  ): void {
     const { table } = this;
+    this.isDirty = true;
     for (let index = 0; index < items.length; index += 1) {
       const number = first + index;
       if (number <= table.applied) continue;
       if (number > table.applied + 1) {
-        // Lost with a link. One question is enough: what follows it on the link is complete.
-        this.wantAtMs = Math.min(this.wantAtMs, nowMs);
-        break;
+        upstream.missing(nowMs);
+        return;
       }
       this.apply(nowMs, items[index]!);
-      this.wantAtMs = Number.POSITIVE_INFINITY;
       // The sink may have ended the view.
-      if (this.table !== table || !this.isOpen) return;
+      if (this.upstream !== upstream) return;
     }
-    this.isDirty = true;
   }
 
   private apply(nowMs: number, event: LeaseEvent): void {
@@ -476,13 +412,13 @@ export class Policing {
     this.hasMoved = true;
     this.hasTableMoved = true;
     this.isDirty = true;
-    if (event.kind === "host" && event.host === self) {
+    const isOwn = event.kind === "host" && event.host === self;
+    if (isOwn) {
       this.outbox.numbered(event.submitted);
-      const isIdle = this.outbox.size === 0 || this.sequencer !== null;
-      this.retryAtMs = isIdle ? Number.POSITIVE_INFINITY : nowMs + this.options.retryMs;
       const { what } = event;
       if (what.kind === "free") this.yields.freed(what.volume, what.start, what.end);
     }
+    this.upstream?.followed(nowMs, isOwn);
     if (event.kind === "tag" || event.kind === "point") {
       this.sink.announced(event.kind, event.point);
     }

@@ -32,6 +32,17 @@ const RANGES_GRANT_MAX = LIMITS.leaseRangesMax - HOST_FREES_MAX * LIMITS.hostCou
 /** Rows from which on holders give back all they have in a volume when somebody waits for it. */
 const RANGES_CROWDED = RANGES_GRANT_MAX / 2;
 
+/** One held range, for people. Blocks. */
+export interface LeaseRow {
+  readonly volume: VolumeId;
+  readonly start: number;
+  readonly end: number;
+  readonly holder: HostId;
+  readonly priority: number;
+  /** Hosts whose requests wait for a part of it, in their order. */
+  readonly waiting: readonly HostId[];
+}
+
 /** Leases and waiting requests of one volume. */
 export class VolumeTable {
   readonly volume: VolumeId;
@@ -165,7 +176,7 @@ export class LeaseTable {
   private grantAll(table: VolumeTable, start: number, end: number): void {
     let low = start;
     let high = end;
-    if (table.isStarved) {
+    if (table.isStarved && table.leases.rows.length < RANGES_GRANT_MAX) {
       table.isStarved = false;
       low = 0;
       high = Number.MAX_SAFE_INTEGER;
@@ -233,4 +244,20 @@ export class LeaseTable {
 
 function nameOf(host: HostId, submitted: number): number {
   return submitted * LIMITS.hostCountMax + host;
+}
+
+/** All leases, and who waits for them. */
+export function leaseRows(table: LeaseTable): LeaseRow[] {
+  const rows: LeaseRow[] = [];
+  for (const { volume, leases, waiting } of table.volumes.values()) {
+    for (const { start, end, holder, priority } of leases.rows) {
+      const hosts = new Set<HostId>();
+      for (const request of waiting.rows) {
+        if (request.start < end && request.end > start) hosts.add(request.host);
+      }
+      hosts.delete(holder);
+      rows.push({ volume, start, end, holder, priority, waiting: [...hosts] });
+    }
+  }
+  return rows;
 }
