@@ -110,8 +110,9 @@ function checkedConfig(
     if (table === "host" && index === selfIndex && typeof key === "string" && key in flags) {
       return `--${key.replaceAll("_", "-")}: ${problem.message}`;
     }
-    if (file === null) return problem.message;
-    return `${file}:${lines.lineOf(problem.path)}: ${problem.message}`;
+    const named = problem.needsName ? `${dotted(problem.path)}: ` : "";
+    if (file === null) return named + problem.message;
+    return `${file}:${lines.lineOf(problem.path)}: ${named}${problem.message}`;
   };
   const parsed = v.safeParse(configSchema, raw, { abortPipeEarly: true });
   if (!parsed.success) {
@@ -152,7 +153,7 @@ function problemOf(issue: v.BaseIssue<unknown>): Problem {
     return { path, message: `unknown key ${key}${suggestion(key, knownKeys(parents))}` };
   }
   if (issue.received === "undefined") return { path, message: `missing key ${key}` };
-  return { path, message: `${dotted(path)}: ${issue.message}` };
+  return { path, message: issue.message, needsName: true };
 }
 
 /** `volume[1].size`, counted from 0 as the sections stand in the file. */

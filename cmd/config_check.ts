@@ -11,6 +11,8 @@ import type { ConfigDocument, HostSection } from "./config_schema.ts";
 export interface Problem {
   readonly path: readonly (string | number)[];
   readonly message: string;
+  /** The message is about the value at `path`, which it does not name itself. */
+  readonly needsName?: boolean;
 }
 
 /** The first problem of `document`, or null. */

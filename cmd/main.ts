@@ -44,7 +44,8 @@ async function main(words: readonly string[]): Promise<number> {
     return typeof result === "number" ? result : EXIT.done;
   } catch (thrown) {
     if (thrown instanceof CommandError) {
-      process.stderr.write(`vsan: ${thrown.message}\n`);
+      const named = /^vsan( [a-z]+)*: /.test(thrown.message);
+      process.stderr.write(`${named ? "" : "vsan: "}${thrown.message}\n`);
       return thrown.code;
     }
     const stack = thrown instanceof Error ? thrown.stack : undefined;

@@ -30,13 +30,13 @@ export function editDistance(source: string, target: string): number {
   return previous[target.length] as number;
 }
 
-/** The known word nearest to `word`, or null when none is near enough to be meant. */
+/** The known word nearest to `word`; null only when none is known. */
 export function nearest(word: string, known: readonly string[]): string | null {
   let best: string | null = null;
-  let bestDistance = Math.max(2, Math.floor(word.length / 2)) + 1;
+  let bestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of known) {
     const distance = editDistance(word.slice(0, 64).toLowerCase(), candidate.toLowerCase());
-    if (distance < bestDistance && distance < candidate.length) {
+    if (distance < bestDistance) {
       best = candidate;
       bestDistance = distance;
     }
@@ -44,10 +44,19 @@ export function nearest(word: string, known: readonly string[]): string | null {
   return best;
 }
 
-/** `; did you mean "x"?`, or `; known are ...` when no word is near. */
+/** A list of this many is shown whole when no word is near. */
+const SHOWN_MOST = 6;
+
+/**
+ * `; did you mean x?`, or, when no word is near enough to be meant, `; known: ...` for a short
+ * list and `; the nearest known is x` for a long one.
+ */
 export function suggestion(word: string, known: readonly string[], prefix = ""): string {
   const found = nearest(word, known);
-  if (found !== null) return `; did you mean ${prefix}${found}?`;
-  if (known.length === 0) return "";
+  if (found === null) return "";
+  const distance = editDistance(word.slice(0, 64).toLowerCase(), found.toLowerCase());
+  const isNear = distance <= Math.max(2, word.length / 2) && distance < found.length;
+  if (isNear) return `; did you mean ${prefix}${found}?`;
+  if (known.length > SHOWN_MOST) return `; the nearest known is ${prefix}${found}`;
   return `; known: ${known.map((name) => prefix + name).join(", ")}`;
 }

@@ -39,7 +39,7 @@ export const serveCommand = defineCommand({
     };
     const config = loadConfig(request);
     if (args["print-config"] !== true) return await serve(config, request, json);
-    if (json) printJson({ host: config.self.name, ...configValues(config.document) });
+    if (json) printJson({ self: config.self.name, ...configValues(config.document) });
     else process.stdout.write(configText(config));
   },
 });
