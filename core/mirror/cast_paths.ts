@@ -33,6 +33,8 @@ const STATUS_MAX_MS = 160;
 class Reach {
   readonly lane: PeerLane;
   isShared = true;
+  /** Its RESUME for this epoch came: another one means a new link. */
+  isGreeted: boolean;
   stuckNext = 0;
   stuckSinceMs = 0;
   /** Asked for in this loss period. */
@@ -40,8 +42,9 @@ class Reach {
   echoCount = 0;
   echoedProbe = 0;
 
-  constructor(lane: PeerLane) {
+  constructor(lane: PeerLane, epoch: Epoch) {
     this.lane = lane;
+    this.isGreeted = lane.resumeEpoch === epoch;
   }
 }
 
@@ -75,7 +78,7 @@ export class CastPaths {
     this.counters = counters;
     const fromSeq = this.stream.ring.nextSeq;
     this.sender.restart(fromSeq);
-    this.reaches = parts.lanes.map((lane) => new Reach(lane));
+    this.reaches = parts.lanes.map((lane) => new Reach(lane, this.epoch));
     for (const lane of parts.lanes) lane.castFromSeq = fromSeq;
   }
 
@@ -143,10 +146,13 @@ export class CastPaths {
     this.sender.alignWanted = true;
   }
 
-  /** The peer's link was made anew: what was told on the old one may be lost. */
-  linkAnew(nowMs: number, peer: HostId): void {
+  /** The peer sent RESUME. On a new link: what was told on the old one may be lost. */
+  resumed(nowMs: number, peer: HostId): void {
     const reach = this.reachOf(peer);
-    if (reach === null || this.sender.nextNumber === 1) return;
+    if (reach === null) return;
+    const isNewLink = reach.isGreeted;
+    reach.isGreeted = true;
+    if (!isNewLink) return;
     if (reach.isShared) this.fallBack(nowMs, reach, "its link was made anew");
     else this.sink.send(peer, { kind: "castStop", epoch: this.epoch });
   }

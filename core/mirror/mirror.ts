@@ -443,7 +443,7 @@ export class Mirror {
     }
     this.acknowledge(nowMs, lane.peer, view, message.received, message.durable);
     lane.seek(view.out.ring, Math.max(message.appended + 1, view.out.ring.firstSeq));
-    this.outbox.paths?.linkAnew(nowMs, lane.peer);
+    this.outbox.paths?.resumed(nowMs, lane.peer);
   }
 
   private acknowledge(
