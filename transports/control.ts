@@ -29,10 +29,12 @@ export class ControlSocket {
     try {
       const server = Bun.serve({
         unix: path,
-        // Event streams are silent for as long as nothing happens.
-        idleTimeout: 0,
         maxRequestBodySize: BODY_BYTES_MAX,
-        fetch: (request) => answer(routes, request),
+        fetch: (request, own) => {
+          // Event streams are silent for as long as nothing happens.
+          own.timeout(request, 0);
+          return answer(routes, request);
+        },
         error: (error) => sentence(500, error.message),
       });
       chmodSync(path, SOCKET_MODE);
