@@ -31,8 +31,8 @@ export interface PointsSink {
   announce(kind: "tag" | "point", point: Point): void;
   /** At a member: append MARK(point) to the own stream; `currentTag` is `point` already. */
   tagWanted(point: Point): void;
-  /** All members' marks are here: sync the store, then `Points.synced(epoch, point, ok)`. */
-  pointSyncWanted(epoch: Epoch, point: Point): void;
+  /** All members' marks are here: sync the store, then `Points.synced(ticket, ok)`. */
+  pointSyncWanted(ticket: number): void;
   /** POINT(epoch, point): log it. */
   pointReached(epoch: Epoch, point: Point): void;
 }
@@ -51,6 +51,8 @@ export class Points {
   /** Newest mark appended here, per sender. */
   private readonly marks = new Uint32Array(LIMITS.hostCountMax);
   private syncAsked: Point = 0;
+  /** Counts syncs over all views, so that a late answer is never taken for a newer one's. */
+  private ticket = 0;
   private syncDone: Point = 0;
   private reached: Point = 0;
   private isTellDue = false;
@@ -89,6 +91,7 @@ export class Points {
   /** The view was sealed. What was under way is forgotten. */
   close(): void {
     this.isOpen = false;
+    this.ticket += 1;
     this.currentTag = 0;
     this.marks.fill(0);
     this.told.fill(0);
@@ -127,11 +130,10 @@ export class Points {
     if (point > this.marks[sender]!) this.marks[sender] = point;
   }
 
-  /** The sync asked for by `pointSyncWanted` ended. A failed one is the store's to report. */
-  synced(_nowMs: number, epoch: Epoch, point: Point, ok: boolean): void {
-    if (!this.isOpen || epoch !== this.epoch || !ok || point <= this.syncDone) return;
-    assert(point <= this.syncAsked, "points: synced a point that was not asked for");
-    this.syncDone = point;
+  /** The sync of that ticket ended. A failed one is the store's to report. */
+  synced(_nowMs: number, ticket: number, ok: boolean): void {
+    if (!this.isOpen || ticket !== this.ticket || !ok || this.syncDone === this.syncAsked) return;
+    this.syncDone = this.syncAsked;
     this.isTellDue = true;
   }
 
@@ -148,9 +150,10 @@ export class Points {
   settle(nowMs: number): void {
     if (!this.isOpen) return;
     const marked = this.lowestMark();
-    if (marked > this.syncAsked) {
+    if (marked > this.syncAsked && this.syncDone === this.syncAsked) {
       this.syncAsked = marked;
-      this.sink.pointSyncWanted(this.epoch, marked);
+      this.ticket += 1;
+      this.sink.pointSyncWanted(this.ticket);
     }
     if (this.isTellDue) {
       this.isTellDue = false;

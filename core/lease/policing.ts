@@ -90,15 +90,12 @@ export class Policing {
   private readonly yields = new Yields();
 
   /** Tokens past the bound, to be denied in `settle`. */
-  private refused: number[] = [];
+  private readonly refused: number[] = [];
   /** There is work for `settle`. */
   private isDirty = false;
   /** Somebody's waiting, our leases or our yields changed. */
   private hasMoved = false;
   private hasTableMoved = false;
-  private helloDue = false;
-  /** Peers that wanted events and lack none. */
-  private helloTo: HostId[] = [];
   private stallTold = false;
 
   constructor(options: PolicingOptions, sink: PolicingSink, trace: Trace, rules: Rules) {
@@ -125,7 +122,6 @@ export class Policing {
     this.handover = this.newHandover();
     if (sequencer === self) this.sequencer = new Sequencer(self, recipients, agingMs);
     else this.upstream = new Upstream(nowMs, epoch, this.outbox, retryMs);
-    this.helloDue = sequencer === self;
     this.isDirty = true;
   }
 
@@ -142,8 +138,6 @@ export class Policing {
     this.recent.clear();
     this.yields.clear();
     this.claims.requeueAll();
-    this.helloTo = [];
-    this.helloDue = false;
     this.stallTold = false;
   }
 
@@ -225,7 +219,6 @@ export class Policing {
       case "want":
         if (this.sequencer === null) return;
         this.sequencer.wanted(from, message.from);
-        if (message.from === this.sequencer.last + 1) this.helloTo.push(from);
         this.isDirty = true;
         return;
       case "events":
@@ -265,7 +258,7 @@ export class Policing {
 
   /** All leases, and who waits for them. */
   list(): LeaseRow[] {
-    return leaseRows(this.table);
+    return this.isOpen ? leaseRows(this.table) : [];
   }
 
   /** Does the work of a batch of events. Calls the sink. */
@@ -360,13 +353,7 @@ export class Policing {
       const first = outbox.firstUnsent;
       sequencer.submit(this.options.self, first, outbox.takeUnsent(outbox.size));
     }
-    if (this.helloDue) {
-      this.helloDue = false;
-      sequencer.greet((to) => this.sink.send(to, { kind: "hello", epoch, last: 0 }));
-    }
-    for (const to of this.helloTo.splice(0)) {
-      this.sink.send(to, { kind: "hello", epoch, last: sequencer.last });
-    }
+    sequencer.greet((to, last) => this.sink.send(to, { kind: "hello", epoch, last }));
     for (;;) {
       const event = sequencer.next(nowMs);
       if (event === null) break;

@@ -32,6 +32,7 @@ export class Sequencer {
   private readonly taken = new Float64Array(LIMITS.hostCountMax);
   private readonly progress = new Float64Array(LIMITS.hostCountMax);
   private readonly sentUpTo = new Float64Array(LIMITS.hostCountMax);
+  private readonly greetDue = new Uint8Array(LIMITS.hostCountMax).fill(1);
   /** Not numbered yet: `inbox[inboxAt..]`. */
   private inbox: LeaseEvent[] = [];
   private inboxAt = 0;
@@ -71,8 +72,9 @@ export class Sequencer {
 
   /** `from` lacks the events from number `number` on. */
   wanted(from: HostId, number: number): void {
-    if (number < 1 || number > this.last + 1) return;
+    if (number < 1 || number > this.last + 1 || this.isRecipient[from] === 0) return;
     this.progressOf(from, number - 1);
+    if (number === this.last + 1) this.greetDue[from] = 1;
     if (number - 1 < this.sentUpTo[from]!) this.sentUpTo[from] = number - 1;
   }
 
@@ -139,9 +141,16 @@ export class Sequencer {
     return null;
   }
 
-  /** Calls `send` for every other recipient. */
-  greet(send: (to: HostId) => void): void {
-    for (const host of this.others) send(host);
+  /**
+   * Calls `send` with the number of the newest event for those who asked and lack none; at first
+   * for everybody, who then knows that submissions sent earlier were lost.
+   */
+  greet(send: (to: HostId, last: number) => void): void {
+    for (const host of this.others) {
+      if (this.greetDue[host] === 0) continue;
+      this.greetDue[host] = 0;
+      send(host, this.last);
+    }
   }
 
   /** Calls `send` with what each recipient has not been sent yet, in bounded batches. */

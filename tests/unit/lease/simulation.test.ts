@@ -23,7 +23,7 @@ function shapeOf(random: SeededRandom): Shape {
   return {
     hosts: 2 + random.below(3),
     depth: 1 + random.below(4),
-    writes: 40 + random.below(80),
+    writes: 30 + random.below(60),
     blocks: random.pick([1, 8, 64, 4096]),
     lengthMax: random.pick([1, 4, 16]),
     streams: random.chance(0.3),
