@@ -132,7 +132,7 @@ function checkedConfig(
 function selfOf(file: string | null, raw: Raw, wanted: string | undefined): number {
   const sections: unknown[] = Array.isArray(raw.host) ? raw.host : [];
   const names = sections.map((section) => String((section as Raw | null)?.name));
-  if (wanted !== undefined) {
+  if (wanted !== undefined && names.length > 0) {
     const index = names.indexOf(wanted);
     if (index >= 0) return index;
     throw usageError(`--host: ${file} has no host ${wanted}${suggestion(wanted, names)}`);

@@ -41,6 +41,8 @@ function hostsText(status: StatusDocument, colors: boolean): string {
     rows.push([{ text: host.name + role }, valued(host.state), disk, { text: storeText(host) }]);
     rows[rows.length - 1]?.push({ text: pathText(status, host) });
     if (host.why !== "") notes.push(`  ${host.name}: ${host.why}`);
+    const healed = host.store?.badBlocksHealed ?? 0;
+    if (healed > 0) notes.push(`  ${host.name}: ${healed} bad blocks were healed from a mirror`);
   }
   const head = ["HOST", "STATE", "DISK", "STORE", "PATH"];
   return [table(head, rows, colors), ...notes].join("\n");
@@ -49,8 +51,7 @@ function hostsText(status: StatusDocument, colors: boolean): string {
 function storeText({ store }: StatusHost): string {
   if (store === null) return "-";
   const share = store.sizeBytes === 0 ? 0 : Math.round((100 * store.usedBytes) / store.sizeBytes);
-  const healed = store.badBlocksHealed === 0 ? "" : `, ${store.badBlocksHealed} healed`;
-  return `${humanBytes(store.usedBytes)} of ${humanBytes(store.sizeBytes)} (${share} %)${healed}`;
+  return `${humanBytes(store.usedBytes)} of ${humanBytes(store.sizeBytes)} (${share} %)`;
 }
 
 /** How the host that answers reaches this one. */

@@ -20,12 +20,15 @@ export function countsOfJunit(path: string, exitCode: number): Counts {
   return { ...counts, failed: 1 };
 }
 
+/** An element with or without a body; attributes may contain ">". */
+const TEST_CASE = /<testcase\b(?:[^>"]|"[^"]*")*?(\/>|>([\s\S]*?)<\/testcase>)/g;
+
 /** Counts in the text of a report. */
 export function countCases(xml: string): Counts {
   let passed = 0;
   let failed = 0;
   let skipped = 0;
-  for (const match of xml.matchAll(/<testcase\b[^>]*?(\/>|>([\s\S]*?)<\/testcase>)/g)) {
+  for (const match of xml.matchAll(TEST_CASE)) {
     const body = match[2] ?? "";
     if (/<(failure|error)\b/.test(body)) failed += 1;
     else if (/<skipped\b/.test(body)) skipped += 1;
