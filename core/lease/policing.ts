@@ -126,8 +126,8 @@ export class Policing {
   }
 
   /**
-   * The view was sealed: all leases and uses end, and no `finish` may follow for them. Waiting
-   * tokens stay and ask again after `open`.
+   * The view was sealed: all leases and uses end; after the next `open` no `finish` may come for
+   * them. Waiting tokens stay and ask again then.
    */
   close(): void {
     this.isOpen = false;
@@ -187,10 +187,10 @@ export class Policing {
 
   /**
    * Ends a use: its record is committed, or was never appended. Same range and grant as it began
-   * with, in the same view.
+   * with, in the same view; after `close` it has no effect, the use has ended.
    */
   finish(_nowMs: number, volume: VolumeId, start: number, end: number, grant: number): void {
-    assert(this.isOpen, "policing: a use ended after its view");
+    if (!this.isOpen) return;
     const wasFull = this.uses.isFull;
     const isFound = this.uses.remove(volume, start, end, grant);
     assert(isFound, "policing: no such use");
@@ -409,9 +409,12 @@ export class Policing {
     if (event.kind === "tag" || event.kind === "point") {
       this.sink.announced(event.kind, event.point);
     }
-    if (!table.granted.some((request) => request.host === self)) return;
+    // A copy: what the sink does may apply further events.
     for (const request of table.granted.slice()) {
-      if (request.host === self && this.table === table) this.grant(nowMs, request);
+      const { volume, start, end, host: holder } = request;
+      const fields = { volume, start, end, holder };
+      this.trace.event("debug", "lease.granted", "a portion changed hands", fields);
+      if (holder === self && this.table === table) this.grant(nowMs, request);
     }
   }
 
