@@ -3,10 +3,11 @@
  * needed until the new view is open on this host (R5 sends what others lack from there).
  */
 import { LIMITS } from "../base/limits.ts";
-import type { Epoch, HostId } from "../base/units.ts";
-import type { InStream } from "./in_stream.ts";
-import type { StreamPosition } from "./mirror_sink.ts";
-import type { OutStream } from "./out_stream.ts";
+import type { Rules } from "../base/rules.ts";
+import { type Epoch, type HostId, hostId } from "../base/units.ts";
+import { InStream } from "./in_stream.ts";
+import type { MirrorCounters, MirrorOptions, MirrorSink, StreamPosition } from "./mirror_sink.ts";
+import { OutStream } from "./out_stream.ts";
 
 export class Generation {
   readonly epoch: Epoch;
@@ -59,4 +60,27 @@ export class Generation {
     if (stream === null) return { sender, appended: 0, committed: 0 };
     return { sender, appended: stream.next - 1, committed: stream.committed };
   }
+}
+
+/** Empty streams for a view; this host sends only if it is a member (R6). */
+export function makeGeneration(
+  epoch: Epoch,
+  sets: { recipients: readonly HostId[]; members: readonly HostId[] },
+  parts: { options: MirrorOptions; sink: MirrorSink; rules: Rules; counters: MirrorCounters },
+): Generation {
+  const { self } = parts.options;
+  const { members } = sets;
+  const peers = sets.recipients.filter((host) => host !== self);
+  const windowBytes = Math.min(parts.options.windowBytes ?? Infinity, LIMITS.windowBytes);
+  const windowRecords = Math.min(parts.options.windowRecords ?? Infinity, LIMITS.windowRecordsMax);
+  const out = members.includes(self)
+    ? new OutStream({ self, epoch, peers, members, windowBytes, windowRecords }, parts.rules)
+    : null;
+  const ins: (InStream | null)[] = [];
+  for (let index = 0; index < LIMITS.hostCountMax; index += 1) {
+    const sender = hostId(index);
+    const isSender = sender !== self && members.includes(sender);
+    ins.push(isSender ? new InStream(sender, parts.sink, parts.counters) : null);
+  }
+  return new Generation({ epoch, self }, sets, { out, ins });
 }

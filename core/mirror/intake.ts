@@ -25,8 +25,8 @@ export class Intake implements FrameSink {
   private readonly framers: Framer[] = [];
   private readonly casts: CastReceiver[] = [];
   private current: Generation | null = null;
-  /** The generation RECONCILE frames belong to; may be `current`. */
-  private seen: Generation | null = null;
+  /** The epoch before, until the current one is open here. */
+  private previous: Generation | null = null;
   private fuaWanted = false;
   private why = "";
   private readonly record = new RecordHeader();
@@ -56,16 +56,15 @@ export class Intake implements FrameSink {
     }
   }
 
-  /** A view began or opened; `seen` is the generation that R5 is about. */
-  begin(current: Generation, seen: Generation | null): void {
+  /** A view began, or opened (then nothing before it is needed: `previous` is null). */
+  begin(current: Generation, previous: Generation | null): void {
     if (current !== this.current) for (const cast of this.casts) cast.begin(current.epoch);
     this.current = current;
-    this.seen = seen;
+    this.previous = previous;
   }
 
-  /** R2; from now on only RECONCILE frames of `seen` are taken. */
-  seal(seen: Generation | null): void {
-    this.seen = seen;
+  /** R2; from now on only RECONCILE frames are taken. */
+  seal(): void {
     for (const cast of this.casts) cast.seal();
   }
 
@@ -168,14 +167,13 @@ export class Intake implements FrameSink {
   /** Offers everything held again (R9c). */
   retryAll(): void {
     for (const stream of this.current?.ins ?? []) this.retry(stream);
-    if (this.seen !== this.current) for (const stream of this.seen?.ins ?? []) this.retry(stream);
+    for (const stream of this.previous?.ins ?? []) this.retry(stream);
   }
 
   /** Offers again what the store had no room for. */
   retryFull(): void {
     for (const stream of this.current?.ins ?? []) if (stream?.retryWanted) this.retry(stream);
-    if (this.seen === this.current) return;
-    for (const stream of this.seen?.ins ?? []) if (stream?.retryWanted) this.retry(stream);
+    for (const stream of this.previous?.ins ?? []) if (stream?.retryWanted) this.retry(stream);
   }
 
   /** True if FUA records were appended since the last call. */
@@ -244,14 +242,11 @@ export class Intake implements FrameSink {
     view: DataView,
     at: number,
   ): boolean {
-    const seen = this.seen ?? this.current;
     if (source.shared) return this.bad("it reconciles by multicast");
-    if (seen === null || !seen.sealed || seen.epoch !== header.epoch) {
-      this.counters.oldFrames += 1;
-      return true;
-    }
-    const stream = seen.ins[header.sender] ?? null;
-    if (stream === null) {
+    const isCurrent = header.epoch === this.current?.epoch;
+    const ended = isCurrent ? this.current : this.previous;
+    const stream = ended?.ins[header.sender] ?? null;
+    if (stream === null || ended?.sealed !== true || ended.epoch !== header.epoch) {
       this.counters.oldFrames += 1;
       return true;
     }

@@ -17,15 +17,14 @@
  *  3. The streams of the epoch before stay until the view is open here (R5).
  */
 import { assert } from "../base/assert.ts";
-import { LIMITS } from "../base/limits.ts";
 import type { Trace } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
-import { type Epoch, type HostId, hostId, type Lsn, type Seq } from "../base/units.ts";
+import type { Epoch, HostId, Lsn, Seq } from "../base/units.ts";
 import { FRAME_PAYLOAD_BYTES_MAX, type MirrorMessage } from "../format/mirror_wire.ts";
 import type { RecordHeader } from "../format/record.ts";
 import { Barriers } from "./barriers.ts";
-import { Generation } from "./generation.ts";
-import { FLAG_FUA, InStream } from "./in_stream.ts";
+import { type Generation, makeGeneration } from "./generation.ts";
+import { FLAG_FUA } from "./in_stream.ts";
 import { Intake } from "./intake.ts";
 import {
   MirrorCounters,
@@ -36,8 +35,8 @@ import {
   type MulticastKey,
   type StreamPosition,
 } from "./mirror_sink.ts";
-import { OutStream } from "./out_stream.ts";
 import { Outbox } from "./outbox.ts";
+import { statusOf } from "./mirror_status.ts";
 import type { PeerLane } from "./peer_lane.ts";
 
 export class Mirror {
@@ -93,9 +92,11 @@ export class Mirror {
     this.outbox.newEpoch(old?.out?.ring ?? null);
     // A view that was never open here has nothing that R5 could need; the one before it may.
     if (old?.isSeen === true) this.previous = old;
-    this.current = this.makeGeneration(epoch, recipients, members);
+    const { options, sink, rules, counters } = this;
+    const parts = { options, sink, rules, counters };
+    this.current = makeGeneration(epoch, { recipients, members }, parts);
     this.barriers.begin(epoch, recipients);
-    this.intake.begin(this.current, this.seen());
+    this.intake.begin(this.current, this.previous);
     for (const { host, key } of multicastKeys) this.learnKey(host, key);
     for (const peer of recipients) this.greet(nowMs, peer);
   }
@@ -118,7 +119,7 @@ export class Mirror {
     assert(view !== null && !view.sealed, "mirror: a view opens that did not begin");
     view.opened = true;
     this.previous = null;
-    this.intake.begin(view, view);
+    this.intake.begin(view, null);
     this.outbox.dropJobs();
     this.barriers.opened();
     this.retryHeld(nowMs);
@@ -348,28 +349,7 @@ export class Mirror {
   }
 
   status(): MirrorStatus {
-    const view = this.current;
-    const out = view?.out ?? null;
-    const peers = (view?.recipients ?? []).filter((peer) => peer !== this.options.self);
-    return {
-      epoch: view?.epoch ?? 0,
-      sealed: view?.sealed ?? false,
-      open: view?.opened ?? false,
-      appended: out?.appended ?? 0,
-      committed: out?.committed ?? 0,
-      windowBytes: out?.ring.liveBytes ?? 0,
-      windowRecords: out?.ring.count ?? 0,
-      heldBytes: sum(view?.ins.map((stream) => stream?.heldBytes ?? 0) ?? []),
-      retainedBytes: sum(view?.ins.map((stream) => stream?.retained.liveBytes ?? 0) ?? []),
-      peers: peers.map((peer) => ({
-        peer,
-        up: this.lane(peer).up,
-        path: this.outbox.paths?.isShared(peer) === true ? "shared" : "dedicated",
-        received: out?.receivedBy(peer) ?? 0,
-        bulkBytes: this.lane(peer).bulkBytes,
-      })),
-      counters: this.counters,
-    };
+    return statusOf(this.options.self, this.current, this.outbox, this.counters);
   }
 
   private lane(peer: HostId): PeerLane {
@@ -389,28 +369,7 @@ export class Mirror {
     for (const stream of view.ins) stream?.seal();
     this.outbox.close(view);
     this.barriers.seal();
-    this.intake.seal(this.seen());
-  }
-
-  private makeGeneration(
-    epoch: Epoch,
-    recipients: readonly HostId[],
-    members: readonly HostId[],
-  ): Generation {
-    const self = this.options.self;
-    const peers = recipients.filter((host) => host !== self);
-    const windowBytes = Math.min(this.options.windowBytes ?? Infinity, LIMITS.windowBytes);
-    const windowRecords = Math.min(this.options.windowRecords ?? Infinity, LIMITS.windowRecordsMax);
-    const out = members.includes(self)
-      ? new OutStream({ self, epoch, peers, members, windowBytes, windowRecords }, this.rules)
-      : null;
-    const ins: (InStream | null)[] = [];
-    for (let index = 0; index < LIMITS.hostCountMax; index += 1) {
-      const sender = hostId(index);
-      const isSender = sender !== self && members.includes(sender);
-      ins.push(isSender ? new InStream(sender, this.sink, this.counters) : null);
-    }
-    return new Generation({ epoch, self }, { recipients, members }, { out, ins });
+    this.intake.seal();
   }
 
   /** Tells `peer` from where its stream is wanted; on a new link and in a new view. */
@@ -481,8 +440,4 @@ export class Mirror {
     this.counters.badMessages += 1;
     this.intake.reset(peer, why);
   }
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }
