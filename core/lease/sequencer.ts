@@ -28,8 +28,11 @@ export class Sequencer {
   private readonly log: (LeaseEvent | null)[] = new Array(SEQUENCE_LOG_MAX).fill(null);
   private readonly others: readonly HostId[];
   private readonly isRecipient = new Uint8Array(LIMITS.hostCountMax);
-  /** Per host: last submission taken, last event it said it applied, last event sent to it. */
+  /** Per host: the last submission taken. */
   private readonly taken = new Float64Array(LIMITS.hostCountMax);
+  /** Of those taken, not numbered yet. */
+  private readonly queued = new Uint32Array(LIMITS.hostCountMax);
+  /** Per host: the last event it said it applied, and the last one sent to it. */
   private readonly progress = new Float64Array(LIMITS.hostCountMax);
   private readonly sentUpTo = new Float64Array(LIMITS.hostCountMax);
   private readonly greetDue = new Uint8Array(LIMITS.hostCountMax).fill(1);
@@ -54,8 +57,9 @@ export class Sequencer {
       if (submitted <= this.taken[from]!) continue;
       // A gap means that earlier ones were lost with a link; they are on their way again.
       if (submitted > this.taken[from]! + 1) return;
-      // More than all honest hosts together can have on their way.
-      if (this.inbox.length >= 2 * SUBMISSIONS_MAX * LIMITS.hostCountMax) return;
+      // An honest host never has more on its way; so ours are never turned away.
+      if (this.queued[from]! >= SUBMISSIONS_MAX) return;
+      this.queued[from]! += 1;
       this.taken[from] = submitted;
       this.inbox.push({ kind: "host", host: from, submitted, what: items[index]! });
     }
@@ -95,6 +99,7 @@ export class Sequencer {
       this.inbox = [];
       this.inboxAt = 0;
     }
+    if (event.kind === "host") this.queued[event.host]! -= 1;
     this.last += 1;
     this.log[this.last % SEQUENCE_LOG_MAX] = event;
     return event;
