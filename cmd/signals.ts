@@ -31,8 +31,11 @@ export async function runUntilSignal(
     return EXIT.done;
   } catch (thrown) {
     // A failed assertion: the state in memory cannot be trusted, so nothing more is written.
-    const stack = thrown instanceof Error ? (thrown.stack ?? thrown.message) : messageOf(thrown);
-    process.stderr.write(`vsan: defect, the host stops here: ${stack}\n`);
+    // Anything else is the world's doing, such as an NBD port that is in use.
+    const isDefect =
+      thrown instanceof Error && /^(Assertion|Type|Range|Reference)/.test(thrown.name);
+    const text = isDefect ? `defect, the host stops here: ${thrown.stack}` : messageOf(thrown);
+    process.stderr.write(`vsan: ${text}\n`);
     process.exit(EXIT.failed);
   } finally {
     process.off("SIGTERM", onTerm);

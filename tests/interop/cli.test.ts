@@ -206,6 +206,15 @@ describe("a single host", () => {
     expect(vsan(["recover", "check"], cwd).code).toBe(3);
   });
 
+  test("a port that is in use is one sentence, with 1", () => {
+    const other = fresh("port");
+    const result = vsan(["serve", "--size", "16M", "--nbd", `127.0.0.1:${port}`], other);
+    expect(result.code).toBe(1);
+    expect(result.out).toBe("");
+    expect(result.error).toContain(`127.0.0.1:${port}`);
+    expect(result.error).not.toContain("    at ");
+  });
+
   test("a reload is answered, and SIGTERM ends in order with 0", async () => {
     child.kill("SIGHUP");
     for (let tries = 0; tries < 100; tries++) {

@@ -1,4 +1,4 @@
-/** SIGHUP: what is applied, what waits for the next start, and that a bad config changes nothing. */
+/** SIGHUP: what is applied, what waits for the next start; a bad config changes nothing. */
 import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
