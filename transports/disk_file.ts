@@ -54,6 +54,7 @@ export class DiskFile {
   private writtenBytes = 0;
   private flushedBytes = 0;
   private syncWrittenBytes = 0;
+  private nextWrittenBytes = 0;
   private syncCount = 0;
   private syncStartedMs = 0;
 
@@ -119,16 +120,20 @@ export class DiskFile {
       this.syncStartedMs = performance.now();
       this.syncWrittenBytes = this.writtenBytes;
     }
+    this.nextWrittenBytes = this.writtenBytes;
     this.syncCount += 1;
   }
 
-  /** One of the syncs in flight ended; what was written before the first of them is flushed. */
+  /**
+   * One of the syncs in flight ended. Which one does not matter: this only estimates how much is
+   * unflushed, and the next to end covers at least what the one before it did.
+   */
   syncEnds(result: number): void {
     assert(this.syncCount > 0, "disk: a sync ended that never began");
     this.syncCount -= 1;
-    if (result !== 0) return;
-    this.flushedBytes = this.syncWrittenBytes;
     this.syncStartedMs = performance.now();
+    if (result === 0) this.flushedBytes = this.syncWrittenBytes;
+    this.syncWrittenBytes = this.nextWrittenBytes;
   }
 
   /** Releases the lock and the file. Its memory stays mapped: buffers may still be referenced. */

@@ -16,7 +16,7 @@ import type { Socket, SocketHandler } from "bun";
 import { MIB } from "../core/base/units.ts";
 import type { Handshake, HandshakeResult } from "../core/membership/handshake.ts";
 import { SOCKET_OPTION, setSocketOption } from "./libc.ts";
-import { closeGently, pauseSocket, roundTripMicros, socketFd } from "./tcp.ts";
+import { closeGently, pauseSocket, rethrowBug, roundTripMicros, socketFd } from "./tcp.ts";
 
 /** Bytes kept for an owner that is not ready; more cannot be read once the socket is paused. */
 const HELD_BYTES_MAX = 2 * MIB;
@@ -182,6 +182,7 @@ export const LINK_HANDLERS: SocketHandler<LinkSocket | undefined> = {
     socket.data?.lost(error === undefined ? "the connection was lost" : error.message);
   },
   error(socket, error) {
+    rethrowBug(error);
     socket.data?.lost(error.message);
   },
 };

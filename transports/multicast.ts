@@ -16,7 +16,7 @@ import { LIMITS } from "../core/base/limits.ts";
 import type { PacketLink, Trace } from "../core/base/ports.ts";
 import { type HostId, MIB } from "../core/base/units.ts";
 import { SOCKET_OPTION, setSocketOption } from "./libc.ts";
-import { type HostPort, parseHostPort, socketErrorText } from "./tcp.ts";
+import { type HostPort, parseHostPort, rethrowBug, socketErrorText } from "./tcp.ts";
 
 const RECEIVE_BUFFER_BYTES = 8 * MIB;
 /** Datagrams waiting to be processed; the newest are dropped past it. A power of two. */
@@ -129,6 +129,7 @@ export class Multicast implements PacketLink {
           this.received(chunk, fromPort, fromAddress);
         },
         error: (_socket, error) => {
+          rethrowBug(error);
           this.trace.event("debug", "packet.error", `a datagram socket reports: ${error.message}`);
         },
       },

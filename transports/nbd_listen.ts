@@ -11,7 +11,7 @@ import { chmodSync } from "node:fs";
 import type { Socket, SocketHandler, TCPSocketListener, UnixSocketListener } from "bun";
 import { LIMITS } from "../core/base/limits.ts";
 import type { ClientLink, Trace } from "../core/base/ports.ts";
-import { closeGently, parseHostPort, pauseSocket, socketErrorText } from "./tcp.ts";
+import { closeGently, parseHostPort, pauseSocket, rethrowBug, socketErrorText } from "./tcp.ts";
 import { freeSocketPath } from "./unix_socket.ts";
 
 const UNIX_MODE = 0o660;
@@ -157,7 +157,8 @@ export class NbdListeners implements ClientLink {
       const { client } = socket.data;
       if (client !== null) this.gone(client);
     },
-    error: (socket) => {
+    error: (socket, error) => {
+      rethrowBug(error);
       const { client } = socket.data;
       if (client !== null) this.gone(client);
     },

@@ -182,6 +182,7 @@ export class PeerLinks implements StreamLink, LinkSocketOwner, DialerOwner {
       versionMin: LINK_VERSION_MIN,
       versionMax: LINK_VERSION_MAX,
     };
+    if (this.peers.size === 0) return;
     this.timer ??= setInterval(() => this.tick(), TICK_MS);
     this.tick();
   }

@@ -7,6 +7,7 @@
  * chunks given to `data` are fresh and never reused.
  */
 import type { Socket } from "bun";
+import { AssertionError } from "../core/base/assert.ts";
 import { getSocketOption, SOCKET_OPTION } from "./libc.ts";
 
 /** Members of Bun's sockets that bun-types 1.4.5 does not declare. */
@@ -44,6 +45,18 @@ export function closeGently(socket: Socket<unknown>): void {
 export function roundTripMicros(socket: Socket<unknown>): number {
   const info = getSocketOption(socketFd(socket), SOCKET_OPTION.tcpInfo, 104);
   return info === null || info.byteLength < 72 ? -1 : info.getUint32(68, true);
+}
+
+/**
+ * Bun gives what a handler throws to the socket's `error` handler, as if the network had failed.
+ * A bug of ours must end the process instead: it is thrown again where nothing catches it.
+ */
+export function rethrowBug(error: Error): void {
+  const isOurs = error instanceof AssertionError || error instanceof TypeError;
+  if (!isOurs) return;
+  queueMicrotask(() => {
+    throw error;
+  });
 }
 
 export interface HostPort {

@@ -48,7 +48,7 @@ async function connectedPair(): Promise<Two> {
 }
 
 describe("tcp", () => {
-  test("write: a count, 0 when full, -1 when closed; drain follows; close is synchronous", async () => {
+  test("write: a count, 0 when full, -1 when closed; drain; synchronous close", async () => {
     const two = await connectedPair();
     const raw = two.far as unknown as { pause(): void; resume(): void };
     raw.pause();
@@ -112,7 +112,7 @@ describe("udp", () => {
     second.close();
   });
 
-  test("membership by interface name is silently the default one: only addresses are used", async () => {
+  test("membership by interface name is silently the default one: never by name", async () => {
     const socket = await bind({ hostname: GROUP, port: freePort(), socket: { data() {} } });
     expect(socket.addMembership(GROUP, "eth9")).toBe(true);
     socket.close();
