@@ -1,105 +1,369 @@
-/** The log-structured block store. */
+/**
+ * The log-structured block store: the facade.
+ *
+ *            format / open               close
+ *   created ---------------> opening -> open -------> closing -> closed
+ *                               |         |              |
+ *                               +---------+--------------+--> failed   (poisoned; never retried)
+ *
+ * Invariants (each proved by the tests in tests/unit/store and tests/crash):
+ *  1. What `sync` answered survives any power cut; what was logged survives a killed process; after
+ *     a cut each lane of the log is a prefix of what was appended, so no record is half there.
+ *  2. A block read is the newest appended, verified against checksum, address and index (G5), or
+ *     the read answers io and the block is reported.
+ *  3. A failed or short write, a failed sync or an operation without end fails the store for good.
+ *  4. Everything is bounded: log buffers, read slots, waiting runs, tasks (one).
+ *  5. Requests never call the sink; events do.
+ */
+import { assert } from "../base/assert.ts";
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
 import type { Disk, Trace } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
 import type { Epoch, HostId, Lsn, Point, Seq, VolumeId } from "../base/units.ts";
-import type { RecordHeader } from "../format/record.ts";
+import { BLOCK_BYTES, roundUp } from "../base/units.ts";
+import { LIMITS } from "../base/limits.ts";
+import { META_SLOTS } from "../format/checkpoint.ts";
+import {
+  encodeEntry,
+  encodeRecordHeader,
+  hasBlocks,
+  RECORD_HEADER_BYTES,
+  RECORD_TYPE,
+  RecordHeader,
+  STORED_BLOCK_BYTES,
+  writeRecordBytes,
+} from "../format/record.ts";
+import { applyRecord } from "./apply.ts";
 import type { RegionTag, StoreIdentity, StoreOptions, StoreSink, StoreStats } from "./contract.ts";
+import { StoreEngine } from "./engine.ts";
+import { ROOM } from "./log_lane.ts";
+import type { VolumeIndex } from "./volume_index.ts";
+
+interface Target {
+  buffer: Uint8Array;
+  view: DataView;
+  at: number;
+}
 
 export class Store {
+  /** Where the record of the last append lies; valid until the next call into the store. */
   lastBuffer: Uint8Array = new Uint8Array(0);
   lastAt = 0;
   lastLength = 0;
+  /** End of the last record in the log, in bytes appended since open. Grows; not on disk. */
   lastLsn: Lsn = 0;
-  loggedLsn: Lsn = 0;
-  durableLsn: Lsn = 0;
-  streamEpoch: Epoch = 0;
-  readonly options: StoreOptions;
-  readonly disk: Disk;
-  readonly sink: StoreSink;
-  readonly trace: Trace;
-  readonly rules: Rules;
+  private readonly engine: StoreEngine;
+  private readonly metaDirty = new Uint8Array(META_SLOTS);
+  private metaDirtyCount = 0;
+  private readonly header = new RecordHeader();
+  /** Where the item being appended goes; one object, so that appends allocate nothing. */
+  private readonly target: Target = {
+    buffer: new Uint8Array(0),
+    view: new DataView(new ArrayBuffer(0)),
+    at: 0,
+  };
+
   constructor(options: StoreOptions, disk: Disk, sink: StoreSink, trace: Trace, rules: Rules) {
-    this.options = options;
-    this.disk = disk;
-    this.sink = sink;
-    this.trace = trace;
-    this.rules = rules;
+    this.engine = new StoreEngine(options, disk, sink, trace, rules, () => this.flushMetas());
   }
-  format(_nowMs: number, _identity: StoreIdentity): void {}
-  open(_nowMs: number, _expected: { clusterId: number; hostId: HostId }): void {}
-  close(_nowMs: number): void {}
-  admit(_bytes: number): Outcome {
-    return OUTCOME.ok;
+
+  /** Makes a new store on the disk, whatever lies there. Answer: sink.storeOpened. */
+  format(nowMs: number, identity: StoreIdentity): void {
+    this.engine.format(nowMs, identity);
   }
-  appendWrite(_header: RecordHeader, _data: Uint8Array, _dataAt: number): void {}
-  appendRecord(_header: RecordHeader, _buffer: Uint8Array, _at: number, _length: number): void {}
-  appendEmpty(_header: RecordHeader): void {}
-  putMeta(_slot: number, _bytes: Uint8Array): void {}
-  getMeta(_slot: number): Uint8Array | null {
-    return null;
+
+  /** Opens the store on the disk, recovering it. Answer: sink.storeOpened. */
+  open(nowMs: number, expected: { clusterId: number; hostId: HostId }): void {
+    this.engine.open(nowMs, expected);
   }
+
+  /** Writes everything down and marks the store as closed in order. Answer: sink.storeClosed. */
+  close(nowMs: number): void {
+    this.engine.close(nowMs);
+  }
+
+  /** Everything appended below is in the operating system's hands. */
+  get loggedLsn(): Lsn {
+    return this.engine.live?.writer.hot.logged ?? 0;
+  }
+
+  /** Everything appended below is on stable storage. */
+  get durableLsn(): Lsn {
+    return this.engine.live?.writer.hot.durable ?? 0;
+  }
+
+  /** True between storeOpened and close or failure. */
+  get isOpen(): boolean {
+    return this.engine.phase === "open";
+  }
+
+  /**
+   * May a record of so many bytes be appended now? Records of at most 80 bytes (without blocks:
+   * TRIM, marks) are admitted from a reserve when the store is full. `pending`: the log's buffers
+   * or the cleaner are behind, sink.storeWritable follows; `invalid`: longer than the log takes.
+   */
+  admit(bytes: number): Outcome {
+    const { engine } = this;
+    if (engine.live === null || engine.phase !== "open") return OUTCOME.io;
+    const { state, writer, background } = engine.live;
+    const isSmall = bytes <= RECORD_HEADER_BYTES;
+    const { geometry } = state;
+    if (!isSmall && state.liveBytes + bytes > geometry.liveBytesMax) return OUTCOME.full;
+    const floor = isSmall ? geometry.floorSmall : geometry.floorClient;
+    const room = writer.hot.room(bytes, floor);
+    if (room === ROOM.ok) return OUTCOME.ok;
+    if (room === ROOM.tooLong) return OUTCOME.invalid;
+    if (room === ROOM.noSegment && background.isExhausted) return OUTCOME.full;
+    engine.wantsWritable = true;
+    return OUTCOME.pending;
+  }
+
+  /**
+   * Appends `header.blockCount` blocks from `data[dataAt...]` as a record of type write or copy.
+   * Copies the payload once. The caller has asked `admit` just before.
+   */
+  appendWrite(header: RecordHeader, data: Uint8Array, dataAt: number): void {
+    assert(hasBlocks(header.type), "store: appendWrite takes records with blocks");
+    const { blockCount, lba, volume } = header;
+    assert(blockCount >= 1 && blockCount <= LIMITS.recordBlocksMax, "store: block count");
+    header.bodyBytes = blockCount * STORED_BLOCK_BYTES;
+    const length = writeRecordBytes(blockCount);
+    const { buffer, view, at } = this.reserve(length);
+    let entryAt = at + RECORD_HEADER_BYTES;
+    for (let index = 0; index < blockCount; index += 1) {
+      const from = dataAt + index * BLOCK_BYTES;
+      buffer.set(data.subarray(from, from + BLOCK_BYTES), entryAt + 16);
+      encodeEntry(buffer, view, entryAt, volume, lba + index);
+      entryAt += STORED_BLOCK_BYTES;
+    }
+    encodeRecordHeader(buffer, view, at, header);
+    this.commit(header, length);
+  }
+
+  /** Appends a record verbatim; the caller has verified it (verifyRecord) and asked `admit`. */
+  appendRecord(header: RecordHeader, buffer: Uint8Array, at: number, length: number): void {
+    assert(length === RECORD_HEADER_BYTES + header.bodyBytes, "store: record length");
+    const target = this.reserve(length);
+    target.buffer.set(buffer.subarray(at, at + length), target.at);
+    this.commit(header, length);
+  }
+
+  /** Appends a record without body: zero, copyZero or mark. */
+  appendEmpty(header: RecordHeader): void {
+    assert(!hasBlocks(header.type), "store: appendEmpty takes records without body");
+    header.bodyBytes = 0;
+    const { buffer, view, at } = this.reserve(RECORD_HEADER_BYTES);
+    encodeRecordHeader(buffer, view, at, header);
+    this.commit(header, RECORD_HEADER_BYTES);
+  }
+
+  private reserve(length: number): Target {
+    const live = this.engine.live;
+    assert(live !== null && this.engine.phase === "open", "store: append while not open");
+    const lane = live.writer.hot;
+    lane.reserve(length, live.writer.mayPack);
+    const { target } = this;
+    target.buffer = lane.itemBatch.buffer;
+    target.view = lane.itemBatch.view;
+    target.at = lane.itemAt;
+    return target;
+  }
+
+  private commit(header: RecordHeader, length: number): void {
+    const live = this.engine.live;
+    assert(live !== null, "store: append while not open");
+    const { writer, state } = live;
+    const lane = writer.hot;
+    const count = header.type === RECORD_TYPE.meta ? header.bodyBytes : header.blockCount;
+    lane.commit(header.type, header.volume, header.lba, count, length, lane.appended);
+    writer.noteAppended();
+    const { buffer, view, at } = this.target;
+    applyRecord(state, header, buffer, view, at, lane.itemPlace);
+    this.engine.recordBytes += length;
+    this.lastBuffer = buffer;
+    this.lastAt = at;
+    this.lastLength = length;
+    this.lastLsn = lane.appended;
+  }
+
+  /** Keeps a document of at most 4 KiB; the newest per slot (0..15) survives restarts. */
+  putMeta(slot: number, bytes: Uint8Array): void {
+    assert(slot >= 0 && slot < META_SLOTS, "store: meta slot");
+    assert(bytes.length <= LIMITS.metaBytesMax, "store: meta too long");
+    const live = this.engine.live;
+    if (live === null || this.engine.phase !== "open") return;
+    live.state.metas[slot] = bytes.slice();
+    if (this.metaDirty[slot] === 0) this.metaDirtyCount += 1;
+    this.metaDirty[slot] = 1;
+  }
+
+  /** The newest document of the slot; null if there never was one. */
+  getMeta(slot: number): Uint8Array | null {
+    return this.engine.live?.state.metas[slot] ?? null;
+  }
+
+  /** Appends the documents that changed; false if the log has no room for one of them now. */
+  private flushMetas(): boolean {
+    if (this.metaDirtyCount === 0) return true;
+    const live = this.engine.live;
+    if (live === null) return false;
+    const { hot } = live.writer;
+    for (let slot = 0; slot < META_SLOTS; slot += 1) {
+      if (this.metaDirty[slot] === 0) continue;
+      const bytes = live.state.metas[slot] as Uint8Array;
+      const padded = roundUp(bytes.length, 16);
+      const length = RECORD_HEADER_BYTES + padded;
+      if (hot.room(length, live.state.geometry.floorSmall) !== ROOM.ok) return false;
+      this.appendMeta(slot, bytes, padded);
+      this.metaDirty[slot] = 0;
+      this.metaDirtyCount -= 1;
+    }
+    return true;
+  }
+
+  private appendMeta(slot: number, bytes: Uint8Array, padded: number): void {
+    const { header } = this;
+    header.type = RECORD_TYPE.meta;
+    header.lba = slot;
+    // A meta's exact length; its body is padded.
+    header.blockCount = bytes.length;
+    header.bodyBytes = padded;
+    const { buffer, view, at } = this.reserve(RECORD_HEADER_BYTES + padded);
+    const body = at + RECORD_HEADER_BYTES;
+    buffer.set(bytes, body);
+    buffer.fill(0, body + bytes.length, body + padded);
+    encodeRecordHeader(buffer, view, at, header);
+    this.commit(header, RECORD_HEADER_BYTES + padded);
+  }
+
+  /**
+   * Reads blocks into `out`, which is the store's until the answer. `ok`: done now. `pending`:
+   * sink.readDone(token) follows. Holes read as zeros.
+   */
   read(
-    _token: number,
-    _volume: VolumeId,
-    _lba: number,
-    _blockCount: number,
-    _out: Uint8Array,
-    _outAt: number,
+    token: number,
+    volume: VolumeId,
+    lba: number,
+    blockCount: number,
+    out: Uint8Array,
+    outAt: number,
   ): Outcome {
-    return OUTCOME.ok;
+    const { live, phase } = this.engine;
+    if (live === null || phase !== "open") return OUTCOME.io;
+    const index = live.state.volume(volume);
+    if (index === undefined || blockCount < 0 || lba < 0 || lba + blockCount > index.blocks) {
+      return OUTCOME.invalid;
+    }
+    return live.reader.read(token, index, lba, blockCount, out, outAt);
   }
+
+  /** Visits the range as runs of data and holes, in order. */
   extents(
-    _volume: VolumeId,
-    _lba: number,
-    _blockCount: number,
-    _visit: (blockCount: number, isData: boolean) => void,
-  ): void {}
-  /** Where the block lies (0 a hole, 1 lost): compare before and after to see it change. */
-  placeOf(_volume: VolumeId, _lba: number): number {
-    return 0;
+    volume: VolumeId,
+    lba: number,
+    blockCount: number,
+    visit: (blockCount: number, isData: boolean) => void,
+  ): void {
+    const index = this.index(volume);
+    if (index === undefined) return;
+    let at = lba;
+    const end = Math.min(lba + blockCount, index.blocks);
+    while (at < end) {
+      const length = index.runLength(at, end - at);
+      visit(length, index.placeAt(at) !== 0);
+      at += length;
+    }
   }
-  heal(
-    _volume: VolumeId,
-    _lba: number,
-    _place: number,
-    _data: Uint8Array,
-    _dataAt: number,
-  ): Outcome {
+
+  /** Where the block lies (0 a hole, 1 lost): compare before and after to see it change. */
+  placeOf(volume: VolumeId, lba: number): number {
+    return this.index(volume)?.placeAt(lba) ?? 0;
+  }
+
+  /**
+   * Rewrites a bad block with a good copy, if the index still points at `place` (`placeOf` when it
+   * was found bad). `ok`; `refused`: the block changed meanwhile; `pending`: try again later.
+   */
+  heal(volume: VolumeId, lba: number, place: number, data: Uint8Array, dataAt: number): Outcome {
+    const { live, phase } = this.engine;
+    if (live === null || phase !== "open") return OUTCOME.io;
+    const index = live.state.volume(volume);
+    if (index === undefined || index.placeAt(lba) !== place || place === 0) return OUTCOME.refused;
+    const room = live.writer.hot.room(writeRecordBytes(1), live.state.geometry.floorSmall);
+    if (room !== ROOM.ok) return OUTCOME.pending;
+    const { header } = this;
+    header.type = RECORD_TYPE.copy;
+    header.volume = volume;
+    header.lba = lba;
+    header.blockCount = 1;
+    // The content does not change, so neither does the region's tag: a tag of zero raises none.
+    header.epoch = 0;
+    header.tagPoint = 0;
+    this.appendWrite(header, data, dataAt);
+    this.engine.healedBlocks += 1;
     return OUTCOME.ok;
   }
-  sync(_token: number): void {}
-  nextRegion(_volume: VolumeId, _from: number): number {
-    return -1;
+
+  /** Makes everything appended so far durable: sink.synced(token, ok). Group commit. */
+  sync(token: number): void {
+    this.engine.sync(token);
   }
-  regionTag(_volume: VolumeId, _region: number, _out: RegionTag): void {}
-  setRegionTag(_volume: VolumeId, _region: number, _epoch: Epoch, _point: Point): void {}
-  streamSeq(_sender: HostId): Seq {
-    return 0;
+
+  /** First region at or after `from` that has data or a tag above zero; -1 if none. */
+  nextRegion(volume: VolumeId, from: number): number {
+    return this.index(volume)?.nextRegion(from) ?? -1;
   }
-  volumeUsedBytes(_volume: VolumeId): number {
-    return 0;
+
+  regionTag(volume: VolumeId, region: number, out: RegionTag): void {
+    out.epoch = 0;
+    out.point = 0;
+    this.index(volume)?.tagOf(region, out);
   }
+
+  /**
+   * Raises a region's tag. Survives with the next checkpoint; before that through the records
+   * that carry the same tag (R11 copies do).
+   */
+  setRegionTag(volume: VolumeId, region: number, epoch: Epoch, point: Point): void {
+    this.index(volume)?.tagRegion(region, epoch, point);
+  }
+
+  /** Newest epoch of which the log holds a record of a stream. */
+  get streamEpoch(): Epoch {
+    return this.engine.live?.state.streamEpoch ?? 0;
+  }
+
+  /** Last record of this sender's stream in `streamEpoch`; 0 if none. */
+  streamSeq(sender: HostId): Seq {
+    return this.engine.live?.state.streamSeqs[sender] ?? 0;
+  }
+
+  /** Bytes of the volume's blocks that have data. */
+  volumeUsedBytes(volume: VolumeId): number {
+    return (this.index(volume)?.usedBlocks ?? 0) * BLOCK_BYTES;
+  }
+
   stats(): StoreStats {
-    return {
-      sizeBytes: 0,
-      usedBytes: 0,
-      segmentsFree: 0,
-      segmentsTotal: 0,
-      writeAmplification: 1,
-      badBlocks: 0,
-      healedBlocks: 0,
-      bytesWritten: 0,
-      recordBytes: 0,
-      checkpoints: 0,
-      segmentsCleaned: 0,
-      syncs: 0,
-    };
+    return this.engine.stats();
   }
-  settle(_nowMs: number): void {}
-  diskDone(_nowMs: number, _tag: number, _result: number): void {}
-  expire(_nowMs: number): void {}
+
+  settle(nowMs: number): void {
+    this.engine.settle(nowMs);
+  }
+
+  diskDone(nowMs: number, tag: number, result: number): void {
+    this.engine.diskDone(nowMs, tag, result);
+  }
+
+  expire(nowMs: number): void {
+    this.engine.settle(nowMs);
+  }
+
   nextDeadlineMs(): number {
-    return Number.POSITIVE_INFINITY;
+    return this.engine.nextDeadlineMs();
+  }
+
+  private index(volume: VolumeId): VolumeIndex | undefined {
+    return this.engine.live?.state.volume(volume);
   }
 }

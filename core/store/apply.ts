@@ -1,0 +1,110 @@
+/**
+ * What an item of the log does to the state; the same code when it is appended and when it is
+ * rolled forward, so both always agree.
+ */
+import { REGION_BLOCKS } from "../base/units.ts";
+import { META_SLOTS } from "../format/checkpoint.ts";
+import {
+  ENTRY,
+  hasBlocks,
+  RECORD_HEADER_BYTES,
+  RECORD_TYPE,
+  type RecordHeader,
+  STORED_BLOCK_BYTES,
+} from "../format/record.ts";
+import { PLACE_UNIT } from "../format/segment.ts";
+import type { StoreState } from "./state.ts";
+import type { VolumeIndex } from "./volume_index.ts";
+
+/** Distance of blocks in the log, in places. */
+export const STORED_BLOCK_PLACES = STORED_BLOCK_BYTES / PLACE_UNIT;
+export const RECORD_HEADER_PLACES = RECORD_HEADER_BYTES / PLACE_UNIT;
+
+/** True if the record can be applied: a known volume, inside it; a known meta slot. */
+export function isApplicable(state: StoreState, header: RecordHeader): boolean {
+  switch (header.type) {
+    case RECORD_TYPE.meta:
+      return header.lba < META_SLOTS && header.blockCount <= header.bodyBytes;
+    case RECORD_TYPE.mark:
+      return true;
+    default: {
+      const volume = state.volume(header.volume);
+      return volume !== undefined && header.lba + header.blockCount <= volume.blocks;
+    }
+  }
+}
+
+/** Applies an applicable record whose header lies at `buffer[at]` and on disk at `place`. */
+export function applyRecord(
+  state: StoreState,
+  header: RecordHeader,
+  buffer: Uint8Array,
+  view: DataView,
+  at: number,
+  place: number,
+): void {
+  if (header.type === RECORD_TYPE.meta) {
+    const body = at + RECORD_HEADER_BYTES;
+    state.metas[header.lba] = buffer.slice(body, body + header.blockCount);
+    return;
+  }
+  if (header.seq > 0) state.noteStream(header.epoch, header.sender, header.seq);
+  if (header.type === RECORD_TYPE.mark) return;
+  const volume = state.volume(header.volume) as VolumeIndex;
+  if (hasBlocks(header.type)) {
+    applyBlocks(volume, header.lba, header.blockCount, view, at, place);
+  } else {
+    volume.clear(header.lba, header.blockCount);
+  }
+  applyTag(volume, header.lba, header.blockCount, header.epoch, header.tagPoint);
+}
+
+/** Points the index at the blocks of a record whose header lies at `at` and at `place`. */
+export function applyBlocks(
+  volume: VolumeIndex,
+  lba: number,
+  blockCount: number,
+  view: DataView,
+  at: number,
+  place: number,
+): void {
+  let entryAt = at + RECORD_HEADER_BYTES;
+  let entryPlace = place + RECORD_HEADER_PLACES;
+  for (let index = 0; index < blockCount; index += 1) {
+    volume.set(lba + index, entryPlace, ENTRY.check.get(view, entryAt) & 0xffff);
+    entryAt += STORED_BLOCK_BYTES;
+    entryPlace += STORED_BLOCK_PLACES;
+  }
+}
+
+function applyTag(
+  volume: VolumeIndex,
+  lba: number,
+  blockCount: number,
+  epoch: number,
+  point: number,
+): void {
+  const region = Math.floor(lba / REGION_BLOCKS);
+  if (lba + blockCount <= (region + 1) * REGION_BLOCKS) volume.tagRegion(region, epoch, point);
+  else volume.tagRange(lba, blockCount, epoch, point);
+}
+
+/**
+ * Applies one moved block: only if the index still points into the segment it was moved from;
+ * otherwise it was overwritten or trimmed meanwhile. True if it applied.
+ */
+export function applyMove(
+  state: StoreState,
+  source: number,
+  volumeId: number,
+  lba: number,
+  place: number,
+  check: number,
+): boolean {
+  const volume = state.volume(volumeId);
+  if (volume === undefined || lba < 0 || lba >= volume.blocks) return false;
+  const before = volume.placeAt(lba);
+  if (before < 2 || state.geometry.segmentOf(before) !== source) return false;
+  volume.set(lba, place, check & 0xffff);
+  return true;
+}

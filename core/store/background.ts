@@ -1,0 +1,90 @@
+/**
+ * Chooses what the store does beside serving clients, one task at a time:
+ *
+ *   a checkpoint when enough log was written since the last one, or when it would free segments;
+ *   a sync when it is all that keeps emptied segments from being free;
+ *   cleaning while fewer than `cleanBelow` segments are free.
+ */
+import type { Checkpointer } from "./checkpointer.ts";
+import type { Cleaner } from "./cleaner.ts";
+import { MIB } from "../base/units.ts";
+import type { LogWriter } from "./log_writer.ts";
+import { NO_SEGMENT } from "./segment_table.ts";
+import type { StoreState } from "./state.ts";
+import { type Task, WAIT } from "./task.ts";
+
+export class Background {
+  /** Nothing can free more segments; only clients can, by trimming or overwriting. */
+  isExhausted = false;
+  private exhaustedAt = -1;
+  private readonly intervalBytes: number;
+  private readonly state: StoreState;
+  private readonly writer: LogWriter;
+  private readonly checkpointer: Checkpointer;
+  private readonly cleaner: Cleaner;
+
+  constructor(
+    state: StoreState,
+    writer: LogWriter,
+    checkpointer: Checkpointer,
+    cleaner: Cleaner,
+    intervalBytes: number | undefined,
+  ) {
+    this.state = state;
+    this.writer = writer;
+    this.checkpointer = checkpointer;
+    this.cleaner = cleaner;
+    const { segmentBytes, segmentCount } = state.geometry;
+    // About 3 % of the store, so that rewriting its whole index costs a tenth of the log.
+    const share = Math.ceil(segmentCount / 32);
+    this.intervalBytes =
+      intervalBytes ??
+      Math.max(4 * segmentBytes, Math.min(64 * MIB, 8 * segmentBytes), share * segmentBytes);
+  }
+
+  /** Clients wait for segments: no pauses. */
+  get isUrgent(): boolean {
+    return this.state.segments.freeCount <= this.state.geometry.floorClient + 1;
+  }
+
+  /** The next task, or null when there is nothing to do. A task answers false on disk failure. */
+  next(): Task<boolean> | null {
+    const { segments, geometry } = this.state;
+    const since = this.writer.bytesWritten - this.checkpointer.beganAtBytes;
+    if (since >= this.intervalBytes) return this.checkpointer.run(false, false);
+    if (segments.freeCount >= geometry.cleanBelow) {
+      this.isExhausted = false;
+      return null;
+    }
+    const { completedSeq } = this.checkpointer;
+    if (segments.waitingForSync(completedSeq) > 0) return this.makeDurable();
+    const mark = this.writer.hot.appended;
+    if (this.isExhausted && this.exhaustedAt === mark) return null;
+    const freed = segments.waitingForCheckpoint(completedSeq);
+    const cost = this.checkpointer.costBytes;
+    if (freed * geometry.segmentBytes > cost && (freed >= 4 || this.isUrgent)) {
+      return this.checkpointer.run(false, this.isUrgent);
+    }
+    const victim = segments.victim(this.writer.hot.appended, completedSeq);
+    if (victim !== NO_SEGMENT) {
+      this.isExhausted = false;
+      return this.clean(victim);
+    }
+    // Garbage above the checkpoint comes into the cleaner's reach with a checkpoint.
+    if (since > cost + 2 * geometry.segmentBytes) return this.checkpointer.run(false, true);
+    this.isExhausted = true;
+    this.exhaustedAt = mark;
+    return null;
+  }
+
+  private *makeDurable(): Task<boolean> {
+    this.writer.wantDurable();
+    yield WAIT.durable;
+    return true;
+  }
+
+  private *clean(segment: number): Task<boolean> {
+    yield* this.cleaner.clean(segment);
+    return true;
+  }
+}

@@ -1,0 +1,378 @@
+/**
+ * Reads: index, then memory, the page cache, or the disk; every block is verified on its way.
+ *
+ *   read -> run of blocks that lie one behind the other -> in a log buffer?  copy
+ *                                                       -> readNow answers?  verify, copy
+ *                                                       -> else a slot, disk.read, later finish
+ *
+ * Invariants:
+ *  1. A block is copied out only if its entry verifies (checksum over address and data), its
+ *     address is the one asked for, and 16 bits of its checksum are those of the index (G5).
+ *  2. While a read is at the disk its segment is pinned: a place read is never reused meanwhile,
+ *     so a block that does not verify is bad, not moved.
+ *  3. Slots and waiting runs are bounded; past the bound a read fails rather than grows.
+ */
+import { OUTCOME, type Outcome } from "../base/outcome.ts";
+import type { Disk } from "../base/ports.ts";
+import type { Rules } from "../base/rules.ts";
+import { BLOCK_BYTES, roundUp, type VolumeId } from "../base/units.ts";
+import { viewOf } from "../format/layout.ts";
+import { ENTRY, STORED_BLOCK_BYTES, verifyEntry } from "../format/record.ts";
+import { PLACE_UNIT } from "../format/segment.ts";
+import { STORED_BLOCK_PLACES } from "./apply.ts";
+import { type DiskOps, OP } from "./disk_ops.ts";
+import type { LogWriter } from "./log_writer.ts";
+import type { StoreState } from "./state.ts";
+import { HOLE_PLACE, LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
+
+/** Blocks one slot reads at once. */
+const RUN_BLOCKS_MAX = 31;
+/** Room for a run that is neither aligned at its start nor at its end. */
+const SLOT_BYTES = 34 * 4096;
+/** Runs that may wait for a slot; the host's own bounds on requests keep far below it. */
+const WAITING_RUNS_MAX = 1 << 17;
+
+interface ReadJob {
+  token: number;
+  volume: VolumeIndex;
+  out: Uint8Array;
+  /** Runs not finished. */
+  pending: number;
+  failed: boolean;
+}
+
+interface Run {
+  job: ReadJob;
+  lba: number;
+  count: number;
+  place: number;
+  outAt: number;
+}
+
+interface Slot {
+  readonly buffer: Uint8Array;
+  readonly view: DataView;
+  run: Run | null;
+  /** Position of the first entry in the buffer. */
+  at: number;
+  length: number;
+}
+
+/** What the reader finds out and its owner passes on when it handles an event. */
+export interface ReadEvents {
+  badBlock(volume: VolumeId, lba: number, why: string): void;
+  readDone(token: number, outcome: Outcome): void;
+}
+
+export class StoreReader {
+  private readonly disk: Disk;
+  private readonly ops: DiskOps;
+  private readonly state: StoreState;
+  private readonly writer: LogWriter;
+  private readonly rules: Rules;
+  private readonly events: ReadEvents;
+  private readonly slots: Slot[];
+  private readonly freeSlots: number[] = [];
+  private readonly now: Slot;
+  private readonly waiting: Run[] = [];
+  private firstWaiting = 0;
+  /** Jobs that ended inside `read`, and what was bad there: told at the next event. */
+  private readonly ended: ReadJob[] = [];
+  private readonly bad: { volume: VolumeId; lba: number; why: string }[] = [];
+  private readonly sector: number;
+
+  constructor(
+    disk: Disk,
+    ops: DiskOps,
+    state: StoreState,
+    writer: LogWriter,
+    rules: Rules,
+    events: ReadEvents,
+    buffers: readonly Uint8Array[],
+  ) {
+    this.disk = disk;
+    this.ops = ops;
+    this.state = state;
+    this.writer = writer;
+    this.rules = rules;
+    this.events = events;
+    this.sector = disk.sectorBytes;
+    const slots = buffers.map((buffer) => ({
+      buffer,
+      view: viewOf(buffer),
+      run: null,
+      at: 0,
+      length: 0,
+    }));
+    this.now = slots[0] as Slot;
+    this.slots = slots.slice(1);
+    for (let index = this.slots.length - 1; index >= 0; index -= 1) this.freeSlots.push(index);
+  }
+
+  /** Buffers for `slotCount` reads at the disk and one for reads at once. */
+  static allocate(disk: Disk, slotCount: number): Uint8Array[] {
+    const buffers: Uint8Array[] = [];
+    for (let index = 0; index <= slotCount; index += 1) buffers.push(disk.allocate(SLOT_BYTES));
+    return buffers;
+  }
+
+  /** See `Store.read`. */
+  read(
+    token: number,
+    volume: VolumeIndex,
+    lba: number,
+    count: number,
+    out: Uint8Array,
+    outAt: number,
+  ): Outcome {
+    let job: ReadJob | null = null;
+    let index = 0;
+    while (index < count) {
+      const at = lba + index;
+      const place = volume.placeAt(at);
+      const target = outAt + index * BLOCK_BYTES;
+      if (place === HOLE_PLACE) {
+        out.fill(0, target, target + BLOCK_BYTES);
+        index += 1;
+        continue;
+      }
+      if (place === LOST_PLACE) {
+        job ??= { token, volume, out, pending: 0, failed: false };
+        this.noteBad(job, at, "the page of the index that knew its place is damaged");
+        index += 1;
+        continue;
+      }
+      const batch = this.writer.hot.find(place) ?? this.writer.cold.find(place);
+      if (batch !== null) {
+        const entryAt = place * PLACE_UNIT - batch.diskOffset;
+        if (this.isGood(volume, at, place, batch.buffer, batch.view, entryAt)) {
+          copyBlock(batch.buffer, entryAt, out, target);
+        } else {
+          job ??= { token, volume, out, pending: 0, failed: false };
+          this.noteBad(job, at, "its copy in memory does not verify");
+        }
+        index += 1;
+        continue;
+      }
+      const run = this.runLength(volume, at, place, Math.min(count - index, RUN_BLOCKS_MAX));
+      job = this.readRun(job, token, volume, at, run, place, out, target);
+      index += run;
+    }
+    if (job === null) return OUTCOME.ok;
+    if (job.pending === 0) this.ended.push(job);
+    return OUTCOME.pending;
+  }
+
+  /** Blocks from `lba` that lie behind each other on disk. */
+  private runLength(volume: VolumeIndex, lba: number, place: number, max: number): number {
+    let length = 1;
+    while (length < max) {
+      const next = place + length * STORED_BLOCK_PLACES;
+      if (volume.placeAt(lba + length) !== next) break;
+      if (this.writer.hot.find(next) !== null || this.writer.cold.find(next) !== null) break;
+      length += 1;
+    }
+    return length;
+  }
+
+  /** Reads a run at once if the page cache has it, else starts it; returns the job if any. */
+  private readRun(
+    job: ReadJob | null,
+    token: number,
+    volume: VolumeIndex,
+    lba: number,
+    count: number,
+    place: number,
+    out: Uint8Array,
+    outAt: number,
+  ): ReadJob | null {
+    const slot = this.now;
+    const offset = this.locate(slot, place, count);
+    const got = this.disk.readNow(offset, slot.buffer, 0, slot.length);
+    if (got === slot.length) {
+      let owner = job;
+      for (let index = 0; index < count; index += 1) {
+        const entryAt = slot.at + index * STORED_BLOCK_BYTES;
+        const entryPlace = place + index * STORED_BLOCK_PLACES;
+        if (this.isGood(volume, lba + index, entryPlace, slot.buffer, slot.view, entryAt)) {
+          copyBlock(slot.buffer, entryAt, out, outAt + index * BLOCK_BYTES);
+        } else {
+          owner ??= { token, volume, out, pending: 0, failed: false };
+          this.noteBad(owner, lba + index, this.whyBad(volume, lba + index, slot, entryAt));
+        }
+      }
+      return owner;
+    }
+    // Not in the page cache, or an error: the disk's own answer decides.
+    const owner = job ?? { token, volume, out, pending: 0, failed: false };
+    this.startRun({ job: owner, lba, count, place, outAt });
+    return owner;
+  }
+
+  /** Sets the slot up for a run; returns the aligned disk offset. */
+  private locate(slot: Slot, place: number, count: number): number {
+    const from = place * PLACE_UNIT;
+    slot.at = from % this.sector;
+    slot.length = roundUp(slot.at + count * STORED_BLOCK_BYTES, this.sector);
+    return from - slot.at;
+  }
+
+  private startRun(run: Run): void {
+    run.job.pending += 1;
+    this.pin(run, 1);
+    const free = this.freeSlots.pop();
+    if (free !== undefined) {
+      this.submit(free, run);
+      return;
+    }
+    if (this.waiting.length - this.firstWaiting >= WAITING_RUNS_MAX) {
+      this.pin(run, -1);
+      run.job.pending -= 1;
+      run.job.failed = true;
+      return;
+    }
+    this.waiting.push(run);
+  }
+
+  private submit(slotNumber: number, run: Run): void {
+    const slot = this.slots[slotNumber] as Slot;
+    slot.run = run;
+    const offset = this.locate(slot, run.place, run.count);
+    const tag = this.ops.begin(OP.read, slotNumber);
+    this.disk.read(tag, offset, slot.buffer, 0, slot.length);
+  }
+
+  private pin(run: Run, by: number): void {
+    const { pins } = this.state.segments;
+    const segment = this.state.geometry.segmentOf(run.place);
+    pins[segment] = pins[segment]! + by;
+  }
+
+  /** The read in this slot completed. */
+  finished(slotNumber: number, result: number): void {
+    const slot = this.slots[slotNumber] as Slot;
+    const run = slot.run as Run;
+    slot.run = null;
+    if (result === slot.length) this.takeRun(slot, run);
+    else if (run.count > 1) this.splitRun(run);
+    else this.failBlock(run.job, run.lba, run.place, `the disk does not read it (${result})`);
+    this.freeSlots.push(slotNumber);
+    this.pin(run, -1);
+    this.startWaiting();
+    this.endRun(run.job);
+  }
+
+  private takeRun(slot: Slot, run: Run): void {
+    const { volume, out } = run.job;
+    for (let index = 0; index < run.count; index += 1) {
+      const lba = run.lba + index;
+      const entryAt = slot.at + index * STORED_BLOCK_BYTES;
+      const place = run.place + index * STORED_BLOCK_PLACES;
+      if (this.isGood(volume, lba, place, slot.buffer, slot.view, entryAt)) {
+        copyBlock(slot.buffer, entryAt, out, run.outAt + index * BLOCK_BYTES);
+      } else {
+        this.failBlock(run.job, lba, place, this.whyBad(volume, lba, slot, entryAt));
+      }
+    }
+  }
+
+  /** One bad sector must not take its neighbours with it. */
+  private splitRun(run: Run): void {
+    for (let index = 0; index < run.count; index += 1) {
+      this.startRun({
+        job: run.job,
+        lba: run.lba + index,
+        count: 1,
+        place: run.place + index * STORED_BLOCK_PLACES,
+        outAt: run.outAt + index * BLOCK_BYTES,
+      });
+    }
+  }
+
+  private failBlock(job: ReadJob, lba: number, place: number, why: string): void {
+    job.failed = true;
+    // Overwritten meanwhile: nothing is left to heal, but this read has no answer.
+    if (job.volume.placeAt(lba) === place) this.events.badBlock(job.volume.id, lba, why);
+  }
+
+  private startWaiting(): void {
+    while (this.firstWaiting < this.waiting.length && this.freeSlots.length > 0) {
+      const run = this.waiting[this.firstWaiting] as Run;
+      this.firstWaiting += 1;
+      this.submit(this.freeSlots.pop() as number, run);
+    }
+    if (this.firstWaiting === this.waiting.length || this.firstWaiting > 4096) {
+      this.waiting.splice(0, this.firstWaiting);
+      this.firstWaiting = 0;
+    }
+  }
+
+  private endRun(job: ReadJob): void {
+    job.pending -= 1;
+    if (job.pending > 0) return;
+    this.events.readDone(job.token, job.failed ? OUTCOME.io : OUTCOME.ok);
+  }
+
+  /** Tells what ended inside `read`. Called when the owner handles an event. */
+  flush(): void {
+    for (const found of this.bad.splice(0)) {
+      this.events.badBlock(found.volume, found.lba, found.why);
+    }
+    for (const job of this.ended.splice(0)) {
+      this.events.readDone(job.token, job.failed ? OUTCOME.io : OUTCOME.ok);
+    }
+  }
+
+  get hasNews(): boolean {
+    return this.ended.length > 0 || this.bad.length > 0;
+  }
+
+  /** The disk failed: every read that waits is answered. */
+  fail(): void {
+    const jobs = new Set<ReadJob>();
+    for (const slot of this.slots) if (slot.run !== null) jobs.add(slot.run.job);
+    for (const run of this.waiting.slice(this.firstWaiting)) jobs.add(run.job);
+    for (const job of this.ended.splice(0)) jobs.add(job);
+    for (const slot of this.slots) slot.run = null;
+    this.waiting.length = 0;
+    this.firstWaiting = 0;
+    this.bad.length = 0;
+    for (const job of jobs) this.events.readDone(job.token, OUTCOME.io);
+  }
+
+  private noteBad(job: ReadJob, lba: number, why: string): void {
+    job.failed = true;
+    this.bad.push({ volume: job.volume.id, lba, why });
+  }
+
+  private isGood(
+    volume: VolumeIndex,
+    lba: number,
+    place: number,
+    buffer: Uint8Array,
+    view: DataView,
+    at: number,
+  ): boolean {
+    if (!this.rules.verifyReads) return true;
+    if (!verifyEntry(buffer, view, at, volume.id, lba)) return false;
+    // Overwritten since the read began: the index speaks of another version.
+    if (volume.placeAt(lba) !== place) return true;
+    return (ENTRY.check.get(view, at) & 0xffff) === volume.checkAt(lba);
+  }
+
+  private whyBad(volume: VolumeIndex, lba: number, slot: Slot, at: number): string {
+    const isEntryGood = verifyEntry(slot.buffer, slot.view, at, volume.id, lba);
+    if (isEntryGood) return "an older version lies there (lost write)";
+    const foundVolume = ENTRY.volume.get(slot.view, at);
+    const foundLba = ENTRY.lba.get(slot.view, at);
+    if (verifyEntry(slot.buffer, slot.view, at, foundVolume, foundLba)) {
+      return "another block lies there (misdirected or lost write)";
+    }
+    return "its checksum does not match";
+  }
+}
+
+function copyBlock(buffer: Uint8Array, entryAt: number, out: Uint8Array, outAt: number): void {
+  const from = entryAt + ENTRY.sizeBytes;
+  out.set(buffer.subarray(from, from + BLOCK_BYTES), outAt);
+}

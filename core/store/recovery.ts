@@ -1,0 +1,244 @@
+/**
+ * How a store comes to life: format (a new one) and open (an old one).
+ *
+ *   open: superblocks -> checkpoint -> roll forward -> a checkpoint of its own -> ready
+ *
+ * Nothing of the old log is touched while it is needed: recovery writes only into segments that
+ * were free, under a session number of its own that was made durable first, and the superblock
+ * names the new checkpoint only when all of it is durable. So a power cut at any moment of a
+ * recovery leaves the store as it was, and the next recovery does the same again.
+ */
+import type { Disk } from "../base/ports.ts";
+import {
+  AREA_OFFSET,
+  FORMAT_VERSION,
+  SUPERBLOCK_BYTES,
+  SUPERBLOCK_COPIES,
+  type Superblock,
+  superblockOffset,
+} from "../format/superblock.ts";
+import { Checkpointer } from "./checkpointer.ts";
+import { CheckpointLoader, LOAD_BUFFER_BYTES } from "./checkpoint_loader.ts";
+import type { StoreIdentity, StoreOptions } from "./contract.ts";
+import { Damage } from "./damage.ts";
+import type { DiskOps } from "./disk_ops.ts";
+import { Geometry, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_COUNT_MIN } from "./geometry.ts";
+import { BATCH_BYTES_MAX, windowBytes } from "./log_cursor.ts";
+import { type LogBuffers, LogWriter } from "./log_writer.ts";
+import { RollForward } from "./roll_forward.ts";
+import { SEGMENT } from "./segment_table.ts";
+import { StoreState } from "./state.ts";
+import {
+  judgeSuperblock,
+  type Refusal,
+  readSuperblock,
+  refuse,
+  writeSuperblock,
+} from "./superblocks.ts";
+import type { Task, TaskIo } from "./task.ts";
+
+/** Log buffers per lane. */
+const HOT_BUFFERS = 4;
+const COLD_BUFFERS = 2;
+
+/** A store that is ready for work. */
+export interface LiveStore {
+  readonly ok: true;
+  readonly state: StoreState;
+  readonly writer: LogWriter;
+  readonly checkpointer: Checkpointer;
+  readonly damage: Damage;
+  readonly clean: boolean;
+  readonly rolledBatches: number;
+}
+
+export interface Expected {
+  readonly clusterId: number;
+  readonly hostId: number;
+}
+
+export class Recovery {
+  /**
+   * The writer of the store being brought to life: while it writes its first checkpoint, its
+   * owner must carry the log's completions to it.
+   */
+  writer: LogWriter | null = null;
+  state: StoreState | null = null;
+  checkpointer: Checkpointer | null = null;
+  private readonly options: StoreOptions;
+  private readonly disk: Disk;
+  private readonly ops: DiskOps;
+  private readonly io: TaskIo;
+  private readonly small: Uint8Array;
+
+  constructor(options: StoreOptions, disk: Disk, ops: DiskOps, io: TaskIo) {
+    this.options = options;
+    this.disk = disk;
+    this.ops = ops;
+    this.io = io;
+    this.small = disk.allocate(SUPERBLOCK_BYTES);
+  }
+
+  /** Makes a new store, whatever was there. */
+  *format(identity: StoreIdentity): Task<LiveStore | Refusal> {
+    const { segmentBytes } = this.options;
+    const isPower = (segmentBytes & (segmentBytes - 1)) === 0;
+    if (!isPower || segmentBytes < SEGMENT_BYTES_MIN || segmentBytes > SEGMENT_BYTES_MAX) {
+      return refuse("small", "a segment must be a power of two from 64 KiB to 1 GiB");
+    }
+    const segmentCount = Math.floor((this.disk.sizeBytes - AREA_OFFSET) / segmentBytes);
+    if (segmentCount < SEGMENT_COUNT_MIN) {
+      return refuse(
+        "small",
+        `the disk holds ${Math.max(0, segmentCount)} segments, a store needs ${SEGMENT_COUNT_MIN}`,
+      );
+    }
+    if (!(yield* this.wipe())) return refuse("io", "the disk cannot write the superblocks");
+    const state = new StoreState(new Geometry(segmentBytes, segmentCount));
+    for (const volume of this.options.volumes) state.addVolume(volume);
+    state.segments.settleStates();
+    const cut = { segment: 0, offset: 0, seq: 0, successor: 0 };
+    const superblock: Superblock = {
+      version: FORMAT_VERSION,
+      compat: 0,
+      incompat: 0,
+      generation: 0,
+      storeId: identity.storeId,
+      clusterId: identity.clusterId,
+      hostId: identity.hostId,
+      sizeBytes: this.disk.sizeBytes,
+      segmentBytes,
+      segmentCount,
+      clean: false,
+      session: 0,
+      attempt: 1,
+      rootPlaces: [0, 0],
+      rootBytes: 0,
+      cutSeq: 0,
+      cuts: [cut, cut],
+    };
+    return yield* this.begin(state, superblock, new Damage(), 0, null, true);
+  }
+
+  /** Old superblocks must not outlive the store they speak of. */
+  private *wipe(): Task<boolean> {
+    this.small.fill(0);
+    for (let copy = 0; copy < SUPERBLOCK_COPIES; copy += 1) {
+      const put = yield* this.io.write(superblockOffset(copy), this.small, 0, SUPERBLOCK_BYTES);
+      if (put !== SUPERBLOCK_BYTES) return false;
+    }
+    return (yield* this.io.sync()) === 0;
+  }
+
+  /** Opens an existing store; changes nothing unless it is this host's and readable. */
+  *open(expected: Expected): Task<LiveStore | Refusal> {
+    const found = yield* readSuperblock(this.io, this.small);
+    if (!found.ok) return found;
+    const refused = judgeSuperblock(found.value, this.disk.sizeBytes, expected);
+    if (refused !== null) return refused;
+    const damage = new Damage();
+    const state = new StoreState(new Geometry(found.value.segmentBytes, found.value.segmentCount));
+    const buffer = this.disk.allocate(LOAD_BUFFER_BYTES);
+    const loader = new CheckpointLoader(this.io, state, damage, buffer);
+    if (!(yield* loader.load(found.value))) {
+      return refuse("damaged", "both copies of the checkpoint's root are damaged");
+    }
+    const shrunk = this.adoptVolumes(state);
+    if (shrunk !== null) return shrunk;
+    // The number of this attempt is durable before anything is written under it.
+    const attempt: Superblock = {
+      ...found.value,
+      generation: found.value.generation + 1,
+      attempt: found.value.attempt + 1,
+      clean: false,
+    };
+    if (!(yield* writeSuperblock(this.io, this.small, attempt))) {
+      return refuse("io", "the disk cannot write the superblocks");
+    }
+    const forward = yield* this.rollForward(state, attempt, damage);
+    this.settleSegments(state, forward);
+    const clean = found.value.clean && forward.batchCount === 0;
+    return yield* this.begin(state, attempt, damage, forward.highestSeq, loader, clean, forward);
+  }
+
+  private *rollForward(
+    state: StoreState,
+    superblock: Superblock,
+    damage: Damage,
+  ): Task<RollForward> {
+    const bytes = windowBytes(superblock.segmentBytes);
+    const windows = [this.disk.allocate(bytes), this.disk.allocate(bytes)] as const;
+    const forward = new RollForward(this.io, state, superblock, damage, windows);
+    yield* forward.run();
+    return forward;
+  }
+
+  /** Volumes of the configuration join those of the store; a smaller one is refused. */
+  private adoptVolumes(state: StoreState): Refusal | null {
+    for (const wanted of this.options.volumes) {
+      const volume = state.volume(wanted.id);
+      if (volume === undefined) {
+        state.addVolume(wanted);
+      } else if (wanted.blocks > volume.blocks) {
+        volume.grow(wanted.blocks);
+      } else if (wanted.blocks < volume.blocks) {
+        return refuse(
+          "volume",
+          `volume ${wanted.id} has ${volume.blocks} blocks in the store, ${wanted.blocks} here`,
+        );
+      }
+    }
+    return null;
+  }
+
+  /** The log's segments are in use, though the checkpoint may have called them free. */
+  private settleSegments(state: StoreState, forward: RollForward): void {
+    const { segments } = state;
+    for (const segment of forward.visited) segments.state[segment] = SEGMENT.sealed;
+    for (let segment = 0; segment < segments.lastSeq.length; segment += 1) {
+      if (segments.liveBlocks[segment]! > 0 && segments.state[segment] === SEGMENT.free) {
+        segments.state[segment] = SEGMENT.sealed;
+      }
+      segments.lastSeq[segment] = Math.min(segments.lastSeq[segment]!, forward.highestSeq);
+    }
+    segments.settleStates();
+  }
+
+  /** Starts a session in fresh segments with a checkpoint of everything. */
+  private *begin(
+    state: StoreState,
+    superblock: Superblock,
+    damage: Damage,
+    seq: number,
+    loader: CheckpointLoader | null,
+    clean: boolean,
+    forward: RollForward | null = null,
+  ): Task<LiveStore | Refusal> {
+    const buffers = logBuffers(this.disk, this.options, state.geometry.segmentBytes);
+    const writer = new LogWriter(this.disk, this.ops, state.geometry, state.segments, buffers);
+    if (!writer.start(seq, superblock.attempt, superblock.storeId)) {
+      return refuse("small", "no free segment is left to go on in");
+    }
+    this.state = state;
+    this.writer = writer;
+    const checkpointer = new Checkpointer(state, writer, this.io, this.small, superblock);
+    if (loader !== null) checkpointer.adoptRoot(loader.rootPlaces, loader.rootBytes);
+    this.checkpointer = checkpointer;
+    if (!(yield* checkpointer.run(false, true))) {
+      return refuse("io", "the disk cannot write the first checkpoint");
+    }
+    const rolledBatches = forward?.batchCount ?? 0;
+    return { ok: true, state, writer, checkpointer, damage, clean, rolledBatches };
+  }
+}
+
+/** Buffers of the log: at most a segment each, room for the largest record in full-size stores. */
+function logBuffers(disk: Disk, options: StoreOptions, segmentBytes: number): LogBuffers {
+  const wanted = Math.min(options.logBufferBytes ?? 2 * 1024 * 1024, BATCH_BYTES_MAX);
+  const bytes = Math.min(wanted - (wanted % 4096), segmentBytes);
+  const hot: Uint8Array[] = [];
+  const cold: Uint8Array[] = [];
+  for (let index = 0; index < HOT_BUFFERS; index += 1) hot.push(disk.allocate(bytes));
+  for (let index = 0; index < COLD_BUFFERS; index += 1) cold.push(disk.allocate(bytes));
+  return { hot, cold };
+}

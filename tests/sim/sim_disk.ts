@@ -1,0 +1,226 @@
+/**
+ * The Disk port, simulated: one machine's attachment to a `SimMedia`. Latencies are seeded;
+ * completions are delivered by the owner's scheduler; faults are switched at run time.
+ *
+ * A killed process is `detach` (what the operating system has stays), a power cut is `powerCut`;
+ * after either, make a new SimDisk on the same media.
+ */
+import { assert } from "../../core/base/assert.ts";
+import { type Disk, ERRNO } from "../../core/base/ports.ts";
+import type { SeededRandom } from "../../core/base/random.ts";
+import { SECTOR, type SimMedia } from "./sim_media.ts";
+
+export interface SimDiskOptions {
+  readonly media: SimMedia;
+  readonly random: SeededRandom;
+  /** Runs `fn` after `delayMs` of simulated time; never at once. */
+  readonly schedule: (delayMs: number, fn: () => void) => void;
+  /** Receives completions. */
+  readonly done: (tag: number, result: number) => void;
+  /** Latency of an operation: uniform between these (milliseconds). Default 0.05 to 0.5. */
+  readonly latencyMs?: readonly [number, number];
+  /** Share of `readNow` calls that find their data in the page cache. Default 0.5. */
+  readonly cacheHits?: number;
+  readonly sectorBytes?: number;
+}
+
+/** Faults, each off by default; change them at any time. */
+export class DiskFaults {
+  /** Reads overlapping `[from, to)` fail with EIO. */
+  readErrors: { from: number; to: number }[] = [];
+  /** So many of the next writes fail with EIO, are cut short, are lost, or go astray by `by`. */
+  failWrites = 0;
+  shortWrites = 0;
+  loseWrites = 0;
+  misdirectWrites = 0;
+  misdirectBy = 4096;
+  /** So many of the next syncs fail with EIO (their data may be gone). */
+  failSyncs = 0;
+  /** Syncs answer at once without doing anything. */
+  lyingSyncs = false;
+  /** Operations do not complete until this is false again. */
+  hang = false;
+  /** Every operation fails with EIO. */
+  dead = false;
+  /** Operations take so much longer (factor). */
+  slowness = 1;
+}
+
+interface WriteInFlight {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly buffer: Uint8Array;
+  readonly at: number;
+}
+
+export class SimDisk implements Disk {
+  readonly sizeBytes: number;
+  readonly sectorBytes: number;
+  readonly faults = new DiskFaults();
+  /** Operations begun; the power can be cut at the N-th write or sync. */
+  writeCount = 0;
+  syncCount = 0;
+  readCount = 0;
+  bytesWritten = 0;
+  private readonly media: SimMedia;
+  private readonly options: SimDiskOptions;
+  private readonly writes = new Set<WriteInFlight>();
+  private readonly hung: (() => void)[] = [];
+  private isAttached = true;
+
+  constructor(options: SimDiskOptions) {
+    this.options = options;
+    this.media = options.media;
+    this.sizeBytes = options.media.sizeBytes;
+    this.sectorBytes = options.sectorBytes ?? SECTOR;
+  }
+
+  allocate(lengthBytes: number): Uint8Array {
+    return new Uint8Array(lengthBytes);
+  }
+
+  readNow(offset: number, buffer: Uint8Array, at: number, length: number): number {
+    this.check(offset, buffer, at, length);
+    if (!this.options.random.chance(this.options.cacheHits ?? 0.5)) return -ERRNO.EAGAIN;
+    if (this.faults.hang) return -ERRNO.EAGAIN;
+    return this.readResult(offset, buffer, at, length);
+  }
+
+  read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.check(offset, buffer, at, length);
+    this.readCount += 1;
+    this.complete(() => {
+      this.options.done(tag, this.readResult(offset, buffer, at, length));
+    });
+  }
+
+  private readResult(offset: number, buffer: Uint8Array, at: number, length: number): number {
+    const { faults } = this;
+    if (faults.dead) return -ERRNO.EIO;
+    for (const range of faults.readErrors) {
+      if (offset < range.to && offset + length > range.from) return -ERRNO.EIO;
+    }
+    const there = Math.max(0, Math.min(length, this.sizeBytes - offset));
+    this.media.read(offset, buffer, at, there);
+    return there;
+  }
+
+  write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.check(offset, buffer, at, length);
+    assert(offset % SECTOR === 0 && length % SECTOR === 0, "sim disk: unaligned write");
+    assert(offset + length <= this.sizeBytes, "sim disk: write past the end");
+    this.writeCount += 1;
+    this.bytesWritten += length;
+    const bytes = buffer.slice(at, at + length);
+    const inFlight: WriteInFlight = { offset, bytes, buffer, at };
+    this.writes.add(inFlight);
+    this.complete(() => {
+      this.writes.delete(inFlight);
+      for (let index = 0; index < length; index += 1) {
+        if (buffer[at + index] === bytes[index]) continue;
+        assert(false, "sim disk: buffer changed while its write was in flight");
+      }
+      this.options.done(tag, this.writeResult(offset, bytes));
+    });
+  }
+
+  private writeResult(offset: number, bytes: Uint8Array): number {
+    const { faults, media } = this;
+    if (faults.dead) return -ERRNO.EIO;
+    if (faults.failWrites > 0) {
+      faults.failWrites -= 1;
+      return -ERRNO.EIO;
+    }
+    if (faults.shortWrites > 0) {
+      faults.shortWrites -= 1;
+      const half = Math.floor(bytes.length / SECTOR / 2) * SECTOR;
+      media.write(offset, bytes.subarray(0, half));
+      return half;
+    }
+    if (faults.loseWrites > 0) {
+      faults.loseWrites -= 1;
+      return bytes.length;
+    }
+    if (faults.misdirectWrites > 0) {
+      faults.misdirectWrites -= 1;
+      media.write(offset + faults.misdirectBy, bytes);
+      return bytes.length;
+    }
+    media.write(offset, bytes);
+    return bytes.length;
+  }
+
+  sync(tag: number): void {
+    this.syncCount += 1;
+    const { stamp } = this.media;
+    this.complete(() => {
+      const { faults } = this;
+      if (faults.dead) {
+        this.options.done(tag, -ERRNO.EIO);
+      } else if (faults.failSyncs > 0) {
+        faults.failSyncs -= 1;
+        this.options.done(tag, -ERRNO.EIO);
+      } else {
+        if (!faults.lyingSyncs) this.media.sync(stamp);
+        this.options.done(tag, 0);
+      }
+    });
+  }
+
+  discard(tag: number, offset: number, length: number): void {
+    assert(offset + length <= this.sizeBytes, "sim disk: discard past the end");
+    this.complete(() => {
+      if (!this.faults.dead) this.media.write(offset, new Uint8Array(length));
+      this.options.done(tag, this.faults.dead ? -ERRNO.EIO : 0);
+    });
+  }
+
+  private complete(fn: () => void): void {
+    const [least, most] = this.options.latencyMs ?? [0.05, 0.5];
+    const span = least + this.options.random.fraction() * (most - least);
+    this.options.schedule(span * this.faults.slowness, () => {
+      if (!this.isAttached) return;
+      if (this.faults.hang) this.hung.push(fn);
+      else fn();
+    });
+  }
+
+  /** Ends a hang: what waited completes in order. */
+  release(): void {
+    this.faults.hang = false;
+    for (const fn of this.hung.splice(0)) this.options.schedule(0, () => this.isAttached && fn());
+  }
+
+  /** The process died: nothing completes any more; what was in flight happened or did not. */
+  detach(): void {
+    if (!this.isAttached) return;
+    this.isAttached = false;
+    const { random } = this.options;
+    for (const write of this.writes) {
+      if (random.chance(0.5)) this.media.write(write.offset, write.bytes);
+    }
+    this.writes.clear();
+  }
+
+  /** The power went: of what was in flight or not synced any sectors stay. */
+  powerCut(): void {
+    if (this.isAttached) {
+      this.isAttached = false;
+      const { random } = this.options;
+      for (const write of this.writes) {
+        for (let at = 0; at < write.bytes.length; at += SECTOR) {
+          if (!random.chance(0.5)) continue;
+          this.media.write(write.offset + at, write.bytes.subarray(at, at + SECTOR));
+        }
+      }
+      this.writes.clear();
+    }
+    this.media.powerCut(this.options.random);
+  }
+
+  private check(offset: number, buffer: Uint8Array, at: number, length: number): void {
+    assert(this.isAttached, "sim disk: used after the machine died");
+    assert(offset >= 0 && length > 0, "sim disk: bad range");
+    assert(at >= 0 && at + length <= buffer.length, "sim disk: range past its buffer");
+  }
+}

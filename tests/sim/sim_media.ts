@@ -1,0 +1,132 @@
+/**
+ * The medium of a simulated disk: what survives the machine. Bytes are in three states: durable,
+ * written but not synced, and (in `SimDisk`) in flight. A power cut keeps of every sector that
+ * was not synced any one of the versions it had since, independently of its neighbours: torn
+ * writes, reordered writes and lost writes in one.
+ */
+import type { SeededRandom } from "../../core/base/random.ts";
+
+const CHUNK = 65536;
+export const SECTOR = 512;
+
+/** Versions of one sector since the last sync; the first is the durable one. */
+interface DirtySector {
+  readonly versions: Uint8Array[];
+  /** Order of each version among all writes; 0 for the durable one. */
+  readonly stamps: number[];
+}
+
+export class SimMedia {
+  sizeBytes: number;
+  /** Number of the newest write. */
+  stamp = 0;
+  private readonly chunks = new Map<number, Uint8Array>();
+  private readonly dirty = new Map<number, DirtySector>();
+
+  constructor(sizeBytes: number) {
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** What a read sees: the newest version of everything. */
+  read(offset: number, out: Uint8Array, at: number, length: number): void {
+    for (let done = 0; done < length; ) {
+      const position = offset + done;
+      const inChunk = position % CHUNK;
+      const count = Math.min(length - done, CHUNK - inChunk);
+      const chunk = this.chunks.get((position - inChunk) / CHUNK);
+      if (chunk === undefined) out.fill(0, at + done, at + done + count);
+      else out.set(chunk.subarray(inChunk, inChunk + count), at + done);
+      done += count;
+    }
+  }
+
+  /** Bytes straight onto the medium, durable at once: for tests that prepare or damage. */
+  poke(offset: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length; ) {
+      const position = offset + done;
+      const inChunk = position % CHUNK;
+      const count = Math.min(bytes.length - done, CHUNK - inChunk);
+      this.chunk((position - inChunk) / CHUNK).set(bytes.subarray(done, done + count), inChunk);
+      done += count;
+    }
+  }
+
+  peek(offset: number, length: number): Uint8Array {
+    const out = new Uint8Array(length);
+    this.read(offset, out, 0, length);
+    return out;
+  }
+
+  /** Inverts bits of one byte. */
+  flip(offset: number, mask: number): void {
+    const byte = this.peek(offset, 1);
+    byte[0] = byte[0]! ^ mask;
+    this.poke(offset, byte);
+  }
+
+  /** A write that reached the device's cache. Whole sectors. */
+  write(offset: number, bytes: Uint8Array): void {
+    this.stamp += 1;
+    const first = Math.floor(offset / SECTOR);
+    for (let index = 0; index * SECTOR < bytes.length; index += 1) {
+      const sector = first + index;
+      let entry = this.dirty.get(sector);
+      if (entry === undefined) {
+        entry = { versions: [this.peek(sector * SECTOR, SECTOR)], stamps: [0] };
+        this.dirty.set(sector, entry);
+      }
+      entry.versions.push(bytes.slice(index * SECTOR, (index + 1) * SECTOR));
+      entry.stamps.push(this.stamp);
+    }
+    this.poke(offset, bytes);
+  }
+
+  /** Everything written up to `stamp` is durable. */
+  sync(stamp: number): void {
+    for (const [sector, entry] of this.dirty) {
+      let last = 0;
+      while (last + 1 < entry.stamps.length && entry.stamps[last + 1]! <= stamp) last += 1;
+      entry.versions.splice(0, last);
+      entry.stamps.splice(0, last);
+      if (entry.versions.length === 1) this.dirty.delete(sector);
+      else entry.stamps[0] = 0;
+    }
+  }
+
+  /** The power goes: of every unsynced sector one version stays, at random. */
+  powerCut(random: SeededRandom): void {
+    // Sometimes the cache was almost written back, sometimes hardly; not always half and half.
+    const newest = random.fraction();
+    for (const [sector, entry] of this.dirty) {
+      const { versions } = entry;
+      const pick = random.chance(newest) ? versions.length - 1 : random.below(versions.length);
+      this.poke(sector * SECTOR, versions[pick] as Uint8Array);
+    }
+    this.dirty.clear();
+  }
+
+  /** Sectors that a power cut could still take back. */
+  get dirtyCount(): number {
+    return this.dirty.size;
+  }
+
+  /** An independent copy of the durable and the volatile state. */
+  clone(): SimMedia {
+    const copy = new SimMedia(this.sizeBytes);
+    copy.stamp = this.stamp;
+    for (const [number, chunk] of this.chunks) copy.chunks.set(number, chunk.slice());
+    for (const [sector, entry] of this.dirty) {
+      copy.dirty.set(sector, { versions: [...entry.versions], stamps: [...entry.stamps] });
+    }
+    return copy;
+  }
+
+  private chunk(number: number): Uint8Array {
+    let chunk = this.chunks.get(number);
+    if (chunk === undefined) {
+      chunk = new Uint8Array(CHUNK);
+      this.chunks.set(number, chunk);
+    }
+    return chunk;
+  }
+}
