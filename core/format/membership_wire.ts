@@ -48,6 +48,9 @@ function checked<T>(base: Codec<T>, holds: (value: T) => boolean): Codec<T> {
 }
 
 export const hostCodec = id<HostId>(u8, HOSTS);
+/** Far above any real epoch, so that the next one can always be counted; more is refused. */
+const EPOCH_MAX = 2 ** 50;
+const epochCodec = id<Epoch>(u64, EPOCH_MAX);
 
 export const memberCodec = struct({ host: hostCodec, inc: u32 });
 /** One life of one host. */
@@ -62,10 +65,10 @@ export const reachCodec = struct({ sender: hostCodec, appended: u64, committed: 
 export type Reach = Decoded<typeof reachCodec>;
 
 export const viewRecordCodec = struct({
-  epoch: u64,
+  epoch: epochCodec,
   id: u32,
   /** The opened view before it: the epoch that `cut` speaks of. 0 = none. */
-  from: u64,
+  from: epochCodec,
   forced: bool,
   /** The union with which the view opened: what of `from` happened. */
   cut: list(positionCodec, HOSTS),
@@ -77,9 +80,9 @@ export const lineCodec = list(viewRecordCodec, LINE_MAX);
 
 export const viewCodec = checked(
   struct({
-    epoch: u64,
+    epoch: epochCodec,
     id: u32,
-    parent: u64,
+    parent: epochCodec,
     voters: list(hostCodec, HOSTS),
     members: list(memberCodec, HOSTS),
     joining: list(memberCodec, HOSTS),
@@ -116,7 +119,7 @@ function isSoundView(view: View): boolean {
 
 export const openingCodec = struct({
   /** The highest o among the continuing recipients: the epoch whose tails are made equal. */
-  from: u64,
+  from: epochCodec,
   /** Continuing recipients and what each has of `from`; all others copy (R11). */
   continuing: list(struct({ host: hostCodec, vector: list(positionCodec, HOSTS) }), HOSTS),
   /** The history that ends in `from`. */
@@ -155,11 +158,11 @@ export const membershipMessage = union({
       voterInc: u32,
       /** Drawn once per process: tells a restart from a second process. */
       nonce: u32,
-      newestOpen: u64,
+      newestOpen: epochCodec,
       newestId: u32,
       committed: list(positionCodec, HOSTS),
       /** Newest forced view in the sender's history; 0 = none. */
-      forced: u64,
+      forced: epochCodec,
     }),
   },
   /** The receiver's incarnation is not above the one the sender knows (R14). */
@@ -170,21 +173,21 @@ export const membershipMessage = union({
       /** Sender's clock; comes back in `grant`. */
       clock: f64,
       /** Epoch for which the sender asks a grant; 0 = asks none. */
-      asks: u64,
+      asks: epochCodec,
       /** Incarnation of the receiver that the sender has greeted; 0 = none. */
       knows: u32,
-      promised: u64,
-      accepted: u64,
-      decided: u64,
-      active: u64,
-      open: u64,
+      promised: epochCodec,
+      accepted: epochCodec,
+      decided: epochCodec,
+      active: epochCodec,
+      open: epochCodec,
       /** Hosts the sender hears, and hosts it wants out (R16), as bit sets. */
       hears: u16,
       accused: u16,
       flags: u8,
     }),
   },
-  grant: { code: 4, body: struct({ clock: f64, epoch: u64 }) },
+  grant: { code: 4, body: struct({ clock: f64, epoch: epochCodec }) },
   /** R14: a voter that lost its memory asks the others. */
   inquire: { code: 5, body: struct({ voterInc: u32 }) },
   answer: {
@@ -193,31 +196,31 @@ export const membershipMessage = union({
       /** The asker's, recorded durably by the one who answers. */
       voterInc: u32,
       voting: bool,
-      promised: u64,
+      promised: epochCodec,
       accepted: optional(ballotCodec),
-      newestOpen: u64,
+      newestOpen: epochCodec,
     }),
   },
   /** R1: pre-vote. `newest`: epoch of the newest view the asker knows. */
-  canvass: { code: 7, body: struct({ epoch: u64, newest: u64 }) },
-  canvassed: { code: 8, body: struct({ epoch: u64, yes: bool, promised: u64 }) },
-  prepare: { code: 9, body: struct({ epoch: u64 }) },
+  canvass: { code: 7, body: struct({ epoch: epochCodec, newest: epochCodec }) },
+  canvassed: { code: 8, body: struct({ epoch: epochCodec, yes: bool, promised: epochCodec }) },
+  prepare: { code: 9, body: struct({ epoch: epochCodec }) },
   promise: {
     code: 10,
     body: struct({
-      epoch: u64,
+      epoch: epochCodec,
       inc: u32,
       voterInc: u32,
       accepted: optional(ballotCodec),
       /** o: newest epoch seen OPEN or of which the log has a record. */
-      newestOpen: u64,
+      newestOpen: epochCodec,
       newestId: u32,
       /** The view of that epoch, if it was of this incarnation. */
       openView: optional(viewCodec),
       vector: list(reachCodec, HOSTS),
       flags: u8,
       /** Newest view in which this host served and since which its machine did not reboot. */
-      intact: u64,
+      intact: epochCodec,
       /** Hosts not heard for `coldWaitMs`, and hosts heard now, as bit sets. */
       quiet: u16,
       hears: u16,
@@ -225,7 +228,7 @@ export const membershipMessage = union({
       voters: voterIncs,
     }),
   },
-  reject: { code: 11, body: struct({ epoch: u64, promised: u64 }) },
+  reject: { code: 11, body: struct({ epoch: epochCodec, promised: epochCodec }) },
   accept: { code: 12, body: struct({ ballot: ballotCodec }) },
   accepted: {
     code: 13,
@@ -234,7 +237,7 @@ export const membershipMessage = union({
   decided: { code: 14, body: struct({ ballot: ballotCodec }) },
   active: {
     code: 15,
-    body: struct({ epoch: u64, inc: u32, extra: blob(EXTRA_BYTES_MAX) }),
+    body: struct({ epoch: epochCodec, inc: u32, extra: blob(EXTRA_BYTES_MAX) }),
   },
   /** The sender will not work with the receiver (R13, R14). */
   refuse: { code: 16, body: struct({ why: text(512) }) },

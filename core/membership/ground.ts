@@ -6,7 +6,7 @@
 import type { Entropy, Trace } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
 import type { HostId } from "../base/units.ts";
-import { FLAG, majorityOf, type MembershipMessage } from "../format/membership_wire.ts";
+import { FLAG, majorityOf, type MembershipMessage, type View } from "../format/membership_wire.ts";
 import type { LocalState, MembershipHost, MembershipOptions, MembershipSink } from "./contract.ts";
 
 const NO_STATE: LocalState = {
@@ -38,6 +38,7 @@ export class Ground {
   leaving = false;
   /** Messages to ourselves, handled before the turn ends. */
   readonly inbox: MembershipMessage[] = [];
+  private strangeEpoch = 0;
   private readonly names = new Map<HostId, MembershipHost>();
 
   constructor(
@@ -79,6 +80,19 @@ export class Ground {
 
   isDataHost(host: HostId): boolean {
     return this.names.get(host)?.kind === "data";
+  }
+
+  /** A view of other voters than ours is not ours to accept: the configs differ. */
+  agreesOnVoters(view: View): boolean {
+    const { voters } = this;
+    const same =
+      view.voters.length === voters.length && view.voters.every((one) => voters.includes(one));
+    if (!same && this.strangeEpoch < view.epoch) {
+      this.strangeEpoch = view.epoch;
+      const text = "A view names other voters than this host's config; it was not accepted.";
+      this.trace.event("error", "view.voters", text, { epoch: view.epoch });
+    }
+    return same;
   }
 
   send(to: HostId, message: MembershipMessage): void {

@@ -59,7 +59,7 @@ export class Membership {
   private isBusy = false;
   private wakes = true;
   private beatNow = false;
-  private beatAtMs = 0;
+  private beatAtMs = Number.POSITIVE_INFINITY;
   /** The incarnation that our hellos name; 0 = none said yet. */
   private saidInc = 0;
   private learnedEpoch: Epoch = 0;
@@ -152,6 +152,9 @@ export class Membership {
   /** R16: `host` owes an answer for too long; it is proposed out. */
   suspect(nowMs: number, host: HostId, why: string): void {
     this.ground.nowMs = Math.max(this.ground.nowMs, nowMs);
+    // Joiners first: without them the members may well keep up.
+    const isJoiner = (this.view?.joining ?? []).some((entry) => entry.host === host);
+    if (!isJoiner && this.accusesJoiner()) return;
     this.peers.accuse(host, why);
     this.beatNow = true;
     this.wakes = true;
@@ -272,6 +275,7 @@ export class Membership {
     const { keeper, opener } = this;
     if (this.saidInc !== keeper.durable.inc && keeper.durable.inc === keeper.state.inc) {
       this.saidInc = keeper.durable.inc;
+      this.beatNow = true;
       for (const peer of this.peers.all) if (peer.linked) this.sayHello(peer.host);
       if (this.ground.voters.length === 1) this.amnesia.ask();
     }
@@ -359,6 +363,7 @@ export class Membership {
       if (forked || verdict === "diverged") this.reasons.refuse(peer);
     }
     this.beatTo(peer);
+    this.amnesia.ask();
   }
 
   private onStale(inc: number): void {
@@ -386,6 +391,11 @@ export class Membership {
     }
     const isOurs = beat.decided === opener.decidedEpoch && opener.activeEpoch === beat.decided;
     if (isOurs && beat.decided !== 0 && beat.open !== beat.decided) opener.sayActive(from);
+  }
+
+  private accusesJoiner(): boolean {
+    const accused = this.peers.ownAccused();
+    return (this.view?.joining ?? []).some((entry) => (accused & (1 << entry.host)) !== 0);
   }
 
   /** R16: recipients that owe their ACTIVE for too long. */

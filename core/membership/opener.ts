@@ -91,7 +91,8 @@ export class Opener {
     const { ballot } = message;
     const epoch = ballot.view.epoch;
     this.keeper.hear(message.voters);
-    if (epoch <= this.decidedEpoch || !ballot.view.voters.includes(from)) return;
+    if (epoch <= this.decidedEpoch || !this.ground.voters.includes(from)) return;
+    if (!this.ground.agreesOnVoters(ballot.view)) return;
     let tally = this.tallies.get(epoch);
     if (tally === undefined) {
       tally = { ballot, votes: new Map() };
@@ -110,9 +111,9 @@ export class Opener {
   }
 
   /** A view that was decided, by our count or by another's. */
-  decide(ballot: Ballot): boolean {
+  decide(ballot: Ballot): void {
     const { view } = ballot;
-    if (view.epoch <= this.decidedEpoch) return false;
+    if (view.epoch <= this.decidedEpoch || !this.ground.agreesOnVoters(view)) return;
     const wasIn = this.role !== "none";
     this.decidedBallot = ballot;
     this.decidedAtMs = this.ground.nowMs;
@@ -124,7 +125,6 @@ export class Opener {
     this.ground.trace.event("info", "view.decided", text, { epoch: view.epoch });
     this.ground.sink.decided(view);
     if (this.role === "none" && (wasIn || this.ground.isData)) this.ground.sink.excluded(view);
-    return true;
   }
 
   /** R5: begins to make tails equal, once this host's promise of the epoch is durable. */

@@ -76,8 +76,10 @@ export class Peers {
   linkDown(host: HostId): void {
     const peer = this.of(host);
     if (peer === null || !peer.linked) return;
+    // One already given up for its silence does not come back to life by losing its link.
+    const wasAlive = this.isAlive(host);
     peer.linked = false;
-    if (peer.greeted) peer.lostAtMs = this.ground.nowMs;
+    if (peer.greeted) peer.lostAtMs = wasAlive ? this.ground.nowMs : Number.NEGATIVE_INFINITY;
     peer.greeted = false;
   }
 

@@ -17,7 +17,6 @@ import {
   type MessageOf,
   recipientsOf,
   lists,
-  type View,
 } from "../format/membership_wire.ts";
 import type { Grants } from "./grants.ts";
 import type { Ground } from "./ground.ts";
@@ -128,7 +127,7 @@ export class Voter {
   private take(ballot: Ballot): void {
     const epoch = ballot.view.epoch;
     if (this.keeper.acceptedEpoch >= epoch || this.pending?.view.epoch === epoch) return;
-    if (!this.votersAgree(ballot.view)) return;
+    if (!this.ground.agreesOnVoters(ballot.view)) return;
     this.pending = ballot;
     this.tryAccept();
   }
@@ -185,17 +184,6 @@ export class Voter {
     const view = this.opener.view;
     if (view === null || newest >= view.epoch) return true;
     return recipientsOf(view).some((entry: Member) => entry.host === from);
-  }
-
-  private votersAgree(view: View): boolean {
-    const { voters } = this.ground;
-    const same =
-      view.voters.length === voters.length && view.voters.every((one) => voters.includes(one));
-    if (!same) {
-      const text = "A view names other voters than this host's config; it was not accepted.";
-      this.ground.trace.event("error", "view.voters", text, { epoch: view.epoch });
-    }
-    return same;
   }
 
   private promiseOf(epoch: Epoch): MessageOf<"promise"> {
