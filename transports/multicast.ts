@@ -128,7 +128,10 @@ export class Multicast implements PacketLink {
         data: (_socket, chunk, fromPort, fromAddress) => {
           this.received(chunk, fromPort, fromAddress);
         },
-        error: (_socket, error) => {
+        // The types promise (socket, error); 1.4.5 passes the error alone (canary `udp`).
+        error: (...given: readonly unknown[]) => {
+          const error = given.find((one) => one instanceof Error);
+          if (error === undefined) return;
           rethrowBug(error);
           this.trace.event("debug", "packet.error", `a datagram socket reports: ${error.message}`);
         },

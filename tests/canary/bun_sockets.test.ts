@@ -96,6 +96,48 @@ describe("tcp", () => {
   });
 });
 
+describe("bugs", () => {
+  test("what a handler throws comes to the error handler, which rethrows it", async () => {
+    const given: unknown[][] = [];
+    const listener = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        data() {
+          throw new TypeError("tcp");
+        },
+        error(...all) {
+          given.push(all);
+        },
+      },
+    });
+    const handlers = { data() {} };
+    const where = { hostname: "127.0.0.1", port: listener.port, socket: handlers };
+    const client = await Bun.connect(where);
+    client.write("x");
+    await until("tcp", () => given.length === 1);
+    expect(String(given[0]?.[1])).toBe("TypeError: tcp");
+    client.terminate();
+    listener.stop(true);
+    const socket = await Bun.udpSocket({
+      hostname: "127.0.0.1",
+      socket: {
+        data() {
+          throw new TypeError("udp");
+        },
+        error(...all: unknown[]) {
+          given.push(all);
+        },
+      },
+    });
+    socket.send("x", socket.port, "127.0.0.1");
+    await until("udp", () => given.length === 2);
+    // Not (socket, error) as the types say.
+    expect(given[1]?.map(String)).toEqual(["TypeError: udp"]);
+    socket.close();
+  });
+});
+
 describe("udp", () => {
   const GROUP = "239.255.74.42";
   type Flagged = { hostname: string; port: number; flags?: number; socket: { data(): void } };
