@@ -6,7 +6,7 @@
  *                               | gap
  *                               +--random wait--> CASTNAK --> (hold off) --> CASTNAK ...
  *
- * Timers as in RFC 5740 5.3: a gap starts a random back-off, in which reordered datagrams and
+ * Timers after the NACK procedure of NORM (RFC 5740): a gap starts a random back-off, in which reordered datagrams and
  * repairs asked for by others arrive and cancel the request; after a request comes a hold-off of
  * about a repair's round trip, doubled while nothing arrives.
  *

@@ -1,9 +1,8 @@
 /**
  * Multicast, the sending end: packs the shared records' frames into numbered datagrams, paces
- * them, repairs what receivers miss. Receiver-reliable by negative acknowledgement, after the
- * NORM building blocks: RFC 5740 (NORM protocol) 5.3 and 5.4, RFC 5401 (NACK-oriented reliable
- * multicast building blocks) 3.2: repair requests are collected for a short time so that several
- * receivers' losses share one repair.
+ * them, repairs what receivers miss. Receiver-reliable by negative acknowledgement, after NORM
+ * (RFC 5740) and its building blocks (RFC 5401): the sender collects repair requests for a short
+ * time, so that several receivers' losses share one repair.
  *
  *   ring frames --pack--> datagram n --multicast--> receivers
  *                           ^   repair: unicast to one, multicast if several miss it
@@ -36,7 +35,7 @@ export const CAST_WINDOW = 4096;
 export const NAK_DATAGRAMS_MAX = 512;
 /** Repairs asked for and not yet sent; past it a request is dropped (it comes again). */
 const REPAIRS_MAX = 1024;
-/** How long repair requests are collected (RFC 5401 3.2.3, sender NACK aggregation). */
+/** How long repair requests are collected (NACK aggregation at the sender, RFC 5401). */
 const REPAIR_COLLECT_MS = 2;
 /** A datagram is repaired at most once in this time. */
 const REPAIR_SPACING_MS = 20;

@@ -28,7 +28,8 @@ export class InStream {
   committed: Seq = 0;
   /** Last position told to the host through `sink.committed`. */
   committedTold: Seq = 0;
-  readonly retained = new RecordRing(LIMITS.heldBytesMax, 2 * LIMITS.windowRecordsMax);
+  /** A window, and in R5 at most another one on top of it. */
+  readonly retained = new RecordRing(2 * LIMITS.heldBytesMax, 2 * LIMITS.windowRecordsMax);
   readonly track = new LsnTrack();
   sealed = false;
   /** Newest FUA record appended. */

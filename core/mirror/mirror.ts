@@ -214,6 +214,7 @@ export class Mirror {
    * not answered when a view ends starts again when the next opens.
    */
   barrier(_nowMs: number, token: number): void {
+    this.counters.barriers += 1;
     this.barriers.add(token);
   }
 
@@ -364,6 +365,8 @@ export class Mirror {
 
   private close(): void {
     const view = this.current;
+    // A new promise ends the plan of the view before it, also when that view never began here.
+    this.outbox.dropJobs();
     if (view === null || view.sealed) return;
     view.sealed = true;
     for (const stream of view.ins) stream?.seal();

@@ -56,12 +56,11 @@ export class Outbox {
   /** R2: frames in progress are finished from copies; nothing else of the epoch leaves. */
   close(view: Generation): void {
     this.paths = null;
-    for (const lane of this.lanes) {
-      lane.dropJobs();
-      if (view.out !== null) lane.detach(view.out.ring);
-    }
+    if (view.out === null) return;
+    for (const lane of this.lanes) lane.detach(view.out.ring);
   }
 
+  /** R5: the plan that asked for them is over. */
   dropJobs(): void {
     for (const lane of this.lanes) lane.dropJobs();
   }

@@ -185,3 +185,23 @@ test("barriers survive a lost link, and can be taken back", () => {
   cluster.run(10);
   expect(cluster.host(0).mirror.takeBarriers()).toEqual([2, 3]);
 });
+
+test("plans that come to nothing leave nothing behind", () => {
+  const cluster = withUnequalTails(12);
+  cluster.sealAll();
+  const host = cluster.host(0);
+  // The link is cut, so no job gets anywhere.
+  for (let round = 0; round < 100; round += 1) {
+    cluster.act(host, (nowMs) => {
+      host.mirror.resend(nowMs, hostId(2), hostId(0), 6, 15);
+      host.mirror.seal();
+    });
+  }
+  cluster.net.healAll();
+  cluster.run(50);
+  expect(cluster.host(2).mirror.appendedOf(hostId(0))).toBe(5);
+  cluster.act(host, (nowMs) => host.mirror.resend(nowMs, hostId(2), hostId(0), 6, 15));
+  const isThere = (): boolean => cluster.host(2).mirror.appendedOf(hostId(0)) === 15;
+  expect(cluster.runUntil(500, isThere)).toBe(true);
+  expect(cluster.host(2).mirror.counters.duplicates).toBeLessThan(10);
+});
