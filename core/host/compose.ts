@@ -1,0 +1,425 @@
+/**
+ * Makes the machines of a host and ties them together: every sink is here, so that who answers
+ * whom can be read in one place.
+ */
+import { LIMITS } from "../base/limits.ts";
+import { OUTCOME, type Outcome } from "../base/outcome.ts";
+import type { Rules } from "../base/rules.ts";
+import { crc32Text } from "../base/checksum.ts";
+import { viewOf } from "../format/layout.ts";
+import { type HostId, type Seq, type VolumeId } from "../base/units.ts";
+import { encode } from "../format/codec.ts";
+import { BULK, CHANNEL, HOST_MESSAGE, type HostMessage, STORE_POINT } from "../format/host_wire.ts";
+import { type LeaseMessage, leaseMessage } from "../format/lease_wire.ts";
+import { membershipMessage, type View } from "../format/membership_wire.ts";
+import { MIRROR_MESSAGE } from "../format/mirror_wire.ts";
+import { RECORD_TYPE, RecordHeader } from "../format/record.ts";
+import { encodeVotes } from "../format/votes.ts";
+import { DEFAULT_POINT_INTERVAL_MS, Points } from "../lease/points.ts";
+import { DEFAULT_POLICING, Policing } from "../lease/policing.ts";
+import { Membership } from "../membership/membership.ts";
+import { Mirror } from "../mirror/mirror.ts";
+import type { MirrorSink } from "../mirror/mirror_sink.ts";
+import type { StoreSink } from "../store/contract.ts";
+import { CopySource } from "./copy_source.ts";
+import { CopyTarget } from "./copy_target.ts";
+import { Flushes } from "./flushes.ts";
+import { Forwarding } from "./forwarding.ts";
+import { FrontDoor } from "./front_door.ts";
+import type { HostOptions, HostPorts } from "./machine.ts";
+import { type Op, OP_STATE, OpTable } from "./op.ts";
+import type { Parts } from "./parts.ts";
+import { Peers } from "./peers.ts";
+import { Reads } from "./reads.ts";
+import { RecentRequests } from "./recent_requests.ts";
+import { RecordsIn } from "./records_in.ts";
+import { Router } from "./router.ts";
+import { StatusBoard } from "./status_board.ts";
+import { StoreLife, SYNC_FOR, META } from "./store_life.ts";
+import { Uncommitted } from "./uncommitted.ts";
+import { ViewChange } from "./view_change.ts";
+import { Writes } from "./writes.ts";
+
+/** What the composition tells the host. */
+export interface ComposeSink {
+  storeSettled(): void;
+  storeClosed(): void;
+  /** Something that the others should hear of soon. */
+  stateChanged(): void;
+  viewOpened(): void;
+}
+
+export class Composition {
+  readonly parts: Parts;
+  readonly peers: Peers;
+  readonly front: FrontDoor;
+  readonly writes: Writes;
+  readonly reads: Reads;
+  readonly flushes: Flushes;
+  readonly forwarding: Forwarding;
+  readonly source: CopySource;
+  readonly target: CopyTarget;
+  readonly life: StoreLife;
+  readonly points: Points;
+  readonly change: ViewChange;
+  readonly records: RecordsIn;
+  readonly router: Router;
+  readonly board: StatusBoard;
+  readonly storeSink: StoreSink;
+  private readonly sink: ComposeSink;
+  private readonly markHeader = new RecordHeader();
+  private mayMark = false;
+  /** A MARK that waits for room in the window. */
+  private markPoint = 0;
+
+  constructor(options: HostOptions, ports: HostPorts, rules: Rules, sink: ComposeSink) {
+    this.sink = sink;
+    const { self } = options;
+    const { trace } = ports;
+    this.peers = new Peers(options.roster.length, self, ports.streams);
+    this.storeSink = this.makeStoreSink();
+    const mirror = new Mirror(
+      { self, multicast: options.volumes.some((volume) => volume.mirror === "shared") },
+      { link: ports.streams, packets: ports.packets, mac: ports.mac, entropy: ports.entropy },
+      this.makeMirrorSink(),
+      trace,
+      rules,
+    );
+    const policing = new Policing(
+      { ...DEFAULT_POLICING, self, agingMs: options.timing.agingMs },
+      {
+        send: (to, message) => this.sendLease(to, message),
+        granted: (token, grant) => this.granted(token, grant),
+        denied: (token, why) => this.denied(token, why),
+        tableMoved: () => mirror.retryHeld(this.parts.nowMs),
+        announced: (kind, point) => this.points.announced(this.parts.nowMs, kind, point),
+      },
+      trace,
+      rules,
+    );
+    this.points = new Points(
+      { self, intervalMs: DEFAULT_POINT_INTERVAL_MS },
+      {
+        send: (to, message) => this.sendLease(to, message),
+        announce: (kind, point) => policing.announce(this.parts.nowMs, kind, point),
+        tagWanted: (point) => this.mark(point),
+        pointSyncWanted: (ticket) => this.life.sync(SYNC_FOR.point, ticket),
+        pointReached: (epoch, point) =>
+          this.parts.store?.putMeta(META.point, encode(STORE_POINT, { epoch, point })),
+      },
+    );
+    const membershipSink = {
+      send: (to: HostId, message: Parameters<ViewChange["send"]>[1]) =>
+        this.change.send(to, message),
+      persist: (tag: number, state: Parameters<ViewChange["persist"]>[1]) =>
+        this.change.persist(tag, state),
+      sealed: (epoch: number) => this.change.sealed(epoch),
+      decided: (view: View) => this.change.decided(view),
+      reconcile: (plan: Parameters<ViewChange["reconcile"]>[0]) => this.change.reconcile(plan),
+      opened: (...args: Parameters<ViewChange["opened"]>) => this.change.opened(...args),
+      excluded: (view: View) => this.change.excluded(view),
+      refused: (peer: HostId, why: string) => this.change.refused(peer, why),
+    };
+    const membership = new Membership(
+      {
+        self,
+        clusterId: crc32Text(options.clusterName),
+        hosts: options.roster,
+        timing: options.timing,
+        coldStart: options.coldStart,
+      },
+      membershipSink,
+      ports.entropy,
+      trace,
+      rules,
+    );
+    this.parts = {
+      options,
+      ports,
+      rules,
+      self,
+      mirror,
+      membership,
+      policing,
+      ops: new OpTable(),
+      uncommitted: options.roster.map(() => new Uncommitted()),
+      recent: new RecentRequests(),
+      volumes: new Map(options.volumes.map((volume) => [volume.id, volume])),
+      nowMs: 0,
+      store: null,
+      epoch: 0,
+      serving: false,
+      point: 0,
+      someoneFull: false,
+      finish: (op, outcome) => this.router.finish(op, outcome),
+      dispatch: (op) => this.router.dispatch(op),
+      repair: (op) => this.router.repair(op),
+    };
+    const { parts } = this;
+    this.front = new FrontDoor(parts);
+    this.flushes = new Flushes(parts);
+    this.writes = new Writes(
+      parts,
+      (op) => this.flushes.start(op),
+      () => this.points.wrote(),
+    );
+    const extents = (op: Op, pairs: number[]): void => this.router.finishExtents(op, pairs);
+    this.reads = new Reads(parts, extents);
+    this.forwarding = new Forwarding(parts, (op, ok) => this.router.repaired(op, ok), extents);
+    this.source = new CopySource(parts);
+    this.target = new CopyTarget(parts, {
+      askCopy: (to, ask) => this.sendHost(to, { kind: "copyStart", ...ask }),
+      giveCredit: (to, session, credits) =>
+        this.sendHost(to, { kind: "copyCredit", session, credits }),
+      copied: () => this.life.sync(SYNC_FOR.copied, 0),
+    });
+    this.life = new StoreLife(parts, {
+      storeSettled: () => sink.storeSettled(),
+      storeFailed: (why) => this.storeFailed(why),
+      storeClosed: () => sink.storeClosed(),
+      synced: (purpose, token, ok) => this.synced(purpose, token, ok),
+    });
+    this.change = new ViewChange(parts, this.points, this.target, {
+      sendMembership: (to, message) =>
+        this.peers.get(to)?.lane.queue(CHANNEL.membership, membershipMessage, message),
+      persistVotes: (tag, state) => ports.votes.write(tag, encodeVotes(state)),
+      viewSealed: () => this.viewSealed(),
+      viewOpened: (wentOn, cut) => this.viewOpened(wentOn, cut),
+      viewExcluded: () => this.viewExcluded(),
+      peerRefused: (peer, why) =>
+        trace.event("error", "peer.refused", why, { peer: options.roster[peer]?.name ?? peer }),
+    });
+    this.records = new RecordsIn(parts, this.target, (sender, point) =>
+      this.points.markApplied(parts.nowMs, sender, point),
+    );
+    this.router = new Router(parts, this);
+    this.board = new StatusBoard(parts, this);
+  }
+
+  /** Asks a member for (the rest of) the regions this joiner lacks. */
+  askCopy(): void {
+    const { parts, peers } = this;
+    const members = this.change.view?.members ?? [];
+    const candidates = members.map((each) => each.host).filter((host) => peers.isUp(host));
+    if (parts.epoch !== 0) this.target.ask(candidates);
+  }
+
+  tellCopyTotal(to: HostId, session: number): void {
+    const totalBytes = this.parts.store?.stats().usedBytes ?? 0;
+    this.sendHost(to, { kind: "copyTotal", session, totalBytes });
+    this.sendHost(to, { kind: "recentRequests", origins: this.parts.recent.list() });
+  }
+
+  /** Recomputes whether some recipient has no room for client writes. */
+  noteFull(): void {
+    let isFull = false;
+    this.peers.each((peer) => {
+      if (peer.state?.full === true && peer.lane.up) isFull = true;
+    });
+    this.parts.someoneFull = isFull;
+  }
+
+  private sendHost(to: HostId, message: HostMessage): void {
+    this.peers.get(to)?.lane.queue(CHANNEL.host, HOST_MESSAGE, message);
+  }
+
+  private sendLease(to: HostId, message: LeaseMessage): void {
+    this.peers.get(to)?.lane.queue(CHANNEL.lease, leaseMessage, message);
+  }
+
+  private granted(token: number, grant: number): void {
+    const op = this.parts.ops.at(token);
+    if (op.state === OP_STATE.lease) this.writes.granted(op, grant);
+  }
+
+  private denied(token: number, why: string): void {
+    const op = this.parts.ops.at(token);
+    if (op.state !== OP_STATE.lease) return;
+    this.parts.ports.trace.event("warn", "lease.denied", why);
+    this.parts.finish(op, OUTCOME.refused);
+  }
+
+  private viewSealed(): void {
+    this.parts.policing.close();
+    this.points.close();
+    this.source.endAll();
+  }
+
+  private viewOpened(wentOn: boolean, cut: Seq): void {
+    const { parts } = this;
+    this.mayMark = parts.serving;
+    if (parts.serving) {
+      if (wentOn) this.writes.reopened(cut);
+      else this.writes.excluded();
+      this.forwarding.recall();
+    } else {
+      this.abandonLeases();
+      this.writes.excluded();
+    }
+    this.flushes.restart();
+    this.reads.advance();
+    if (this.change.role === "joining") this.askCopy();
+    this.sink.stateChanged();
+    this.sink.viewOpened();
+    this.router.unpark();
+  }
+
+  private viewExcluded(): void {
+    this.parts.policing.close();
+    this.points.close();
+    this.source.endAll();
+    this.abandonLeases();
+    this.writes.excluded();
+    this.flushes.restart();
+    this.reads.advance();
+    this.router.unpark();
+    this.sink.stateChanged();
+  }
+
+  /** Requests that wait for a lease here go elsewhere. */
+  private abandonLeases(): void {
+    const { parts } = this;
+    for (const op of parts.ops.slots) {
+      if (op.state !== OP_STATE.lease) continue;
+      parts.policing.cancel(parts.nowMs, op.index);
+      parts.dispatch(op);
+    }
+  }
+
+  private storeFailed(why: string): void {
+    const { parts } = this;
+    parts.serving = false;
+    this.change.diskOk = false;
+    this.change.wantsIn = false;
+    parts.ports.trace.event("error", "store.failed", `the store failed: ${why}`);
+    this.target.end();
+    this.abandonLeases();
+    this.writes.excluded();
+    this.flushes.restart();
+    this.reads.abandon();
+    this.change.changed();
+    this.sink.stateChanged();
+  }
+
+  /** R10: tags what follows and puts MARK(point) into the own stream. */
+  private mark(point: number): void {
+    this.parts.point = point;
+    if (this.mayMark && this.parts.serving) this.markPoint = point;
+    this.putMark();
+  }
+
+  /** Appends the MARK as soon as window and store have room. */
+  putMark(): void {
+    const { parts, markHeader: header } = this;
+    const { store, mirror, self } = parts;
+    if (this.markPoint === 0 || store === null || !parts.serving) return;
+    if (!mirror.windowFree(LIMITS.metaBytesMax)) return;
+    if (store.admit(LIMITS.metaBytesMax, "reserve") !== OUTCOME.ok) return;
+    header.type = RECORD_TYPE.mark;
+    header.sender = self;
+    header.epoch = parts.epoch;
+    header.seq = mirror.nextSeq();
+    header.tagPoint = this.markPoint;
+    header.origin = self;
+    this.markPoint = 0;
+    store.appendEmpty(header);
+    parts.uncommitted[self]?.push(header.seq, 0, 0, 0);
+    mirror.sent(header, store.lastBuffer, store.lastAt, store.lastLength, store.lastLsn, false);
+    this.points.markApplied(parts.nowMs, self, header.tagPoint);
+  }
+
+  private synced(purpose: number, token: number, ok: boolean): void {
+    const { parts } = this;
+    if (purpose === SYNC_FOR.mirror) parts.mirror.syncDone(parts.nowMs, token, ok);
+    else if (purpose === SYNC_FOR.point) this.points.synced(parts.nowMs, token, ok);
+    else if (ok && this.target.isComplete) {
+      this.change.isCopyDurable = true;
+      this.change.changed();
+    }
+  }
+
+  private makeStoreSink(): StoreSink {
+    return {
+      storeOpened: (result) => this.life.opened(result, this.storeSink),
+      storeClosed: () => this.sink.storeClosed(),
+      logged: (lsn) => this.parts.mirror.logged(this.parts.nowMs, lsn),
+      synced: (token, ok) => {
+        const { store, mirror, nowMs } = this.parts;
+        if (ok && store !== null) mirror.durable(nowMs, store.durableLsn);
+        this.life.synced(token, ok);
+      },
+      readDone: (token, outcome) => this.readDone(token, outcome),
+      badBlock: (volume: VolumeId, lba, why) => {
+        this.router.noteBad(volume, lba);
+        const name = this.parts.volumes.get(volume)?.name ?? String(volume);
+        this.parts.ports.trace.event("warn", "store.bad", `block ${lba} of ${name}: ${why}`);
+      },
+      storeWritable: () => {
+        this.putMark();
+        this.writes.roomOpened();
+        this.parts.mirror.retryHeld(this.parts.nowMs);
+      },
+      storeFailed: (why) => this.life.fail(why),
+    };
+  }
+
+  private readDone(token: number, outcome: Outcome): void {
+    const op = this.parts.ops.at(token);
+    if (op.state === OP_STATE.data) this.reads.dataRead(op, outcome);
+    else if (op.state === OP_STATE.edge) this.writes.edgeRead(op, outcome);
+  }
+
+  private makeMirrorSink(): MirrorSink {
+    const host = this;
+    return {
+      get appendedLsn() {
+        return host.records.appendedLsn;
+      },
+      send: (to, message) => this.peers.get(to)?.lane.queue(CHANNEL.mirror, MIRROR_MESSAGE, message),
+      record: (...args) => this.records.record(...args),
+      reconciled: (...args) => this.records.reconciled(...args),
+      committed: (sender, seq) => {
+        this.parts.uncommitted[sender]?.commit(seq);
+        if (sender === this.parts.self) this.writes.committed(seq);
+        this.reads.advance();
+      },
+      durable: (seq) => this.writes.durable(seq),
+      syncWanted: (token) => this.life.sync(SYNC_FOR.mirror, token),
+      barrierDone: (token, ok) => this.flushes.done(this.parts.ops.at(token), ok),
+      windowOpen: () => {
+        this.putMark();
+        this.writes.roomOpened();
+      },
+      bulk: (from, buffer, at, length) => this.bulk(from, buffer, at, length),
+      bulkDrained: (peer) => this.forwarding.drained(peer),
+      pathChanged: (peer, text) =>
+        this.parts.ports.trace.event("warn", "path.changed", text, {
+          peer: this.parts.options.roster[peer]?.name ?? peer,
+        }),
+    };
+  }
+
+  private bulk(from: HostId, buffer: Uint8Array, at: number, length: number): void {
+    const kind = length > 0 ? viewOf(buffer).getUint8(at) : 0;
+    let isSound = false;
+    if (kind === BULK.forward) isSound = this.forwarding.request(from, buffer, at, length);
+    else if (kind === BULK.forwardReply) {
+      isSound = this.forwarding.replied(from, buffer, at, length);
+    } else if (kind >= BULK.copy && kind <= BULK.copyRegion) {
+      isSound = this.target.receive(from, buffer, at, length);
+    }
+    if (!isSound) {
+      this.parts.ports.streams.reset(from, "it sent a bulk frame that does not parse");
+    }
+  }
+}
+
+/** Makes a host's machines, tied together. */
+export function compose(
+  options: HostOptions,
+  ports: HostPorts,
+  rules: Rules,
+  sink: ComposeSink,
+): Composition {
+  return new Composition(options, ports, rules, sink);
+}

@@ -1,0 +1,47 @@
+/**
+ * What the parts of a host share: the machines, the options, and the few facts of the moment that
+ * several parts ask for. `Host` fills it and is the only one to change it.
+ */
+import type { Outcome } from "../base/outcome.ts";
+import type { Rules } from "../base/rules.ts";
+import type { Epoch, HostId, VolumeId } from "../base/units.ts";
+import type { Policing } from "../lease/policing.ts";
+import type { Membership } from "../membership/membership.ts";
+import type { Mirror } from "../mirror/mirror.ts";
+import type { Store } from "../store/store.ts";
+import type { HostOptions, HostPorts, VolumeOptions } from "./machine.ts";
+import type { Op, OpTable } from "./op.ts";
+import type { RecentRequests } from "./recent_requests.ts";
+import type { Uncommitted } from "./uncommitted.ts";
+
+export interface Parts {
+  readonly options: HostOptions;
+  readonly ports: HostPorts;
+  readonly rules: Rules;
+  readonly self: HostId;
+  readonly mirror: Mirror;
+  readonly membership: Membership;
+  readonly policing: Policing;
+  readonly ops: OpTable;
+  /** By sender: records appended here that are not known committed. */
+  readonly uncommitted: readonly Uncommitted[];
+  readonly recent: RecentRequests;
+  readonly volumes: ReadonlyMap<VolumeId, VolumeOptions>;
+  nowMs: number;
+  /** The opened store; null while there is none or it failed. */
+  store: Store | null;
+  /** The open view's epoch; 0 while none is open here. */
+  epoch: Epoch;
+  /** This host is a member of the open view with a good store: it executes requests itself. */
+  serving: boolean;
+  /** Sync point that new records are tagged with (R10). */
+  point: number;
+  /** Some recipient's store has no room for client writes. */
+  someoneFull: boolean;
+  /** Answers the request and frees its slot. */
+  finish(op: Op, outcome: Outcome): void;
+  /** Routes the request (again): executes it here, forwards it, or parks it. */
+  dispatch(op: Op): void;
+  /** Asks another member for the blocks of the op's next piece, because our copy is bad. */
+  repair(op: Op): void;
+}

@@ -1,0 +1,180 @@
+/** One simulated run from a seed to a verdict. */
+import { SeededRandom } from "../../core/base/random.ts";
+import type { Rules } from "../../core/base/rules.ts";
+import { OUTCOME } from "../../core/base/outcome.ts";
+import { BLOCK_BYTES } from "../../core/base/units.ts";
+import type { HostKind } from "../../core/host/machine.ts";
+import { drawSwarm, Faults, type Swarm } from "./faults.ts";
+import type { SimNode } from "./node.ts";
+import { Violation, VOLUME_BLOCKS, World } from "./world.ts";
+
+export interface SeedOptions {
+  readonly rules?: Rules;
+  readonly log?: (line: string) => void;
+  /** Length of the phase with faults. */
+  readonly loadMs?: number;
+  readonly kinds?: readonly HostKind[];
+  readonly swarm?: Partial<Swarm>;
+  readonly mirror?: "dedicated" | "shared";
+}
+
+export interface SeedResult {
+  readonly seed: number;
+  /** Null when every check passed. */
+  readonly violation: string | null;
+  readonly hash: number;
+  readonly completed: number;
+  readonly errors: number;
+  readonly opens: number;
+  readonly blackouts: number;
+  readonly events: number;
+}
+
+const CLUSTERS: readonly (readonly HostKind[])[] = [
+  ["data", "data", "data"],
+  ["data", "data", "data"],
+  ["data", "data", "witness"],
+  ["data", "data"],
+  ["data"],
+  ["data", "data", "data", "data"],
+  ["data", "data", "witness", "client"],
+];
+
+/** V12: all is quiet and whole this long after everything was healed. */
+const RECOVER_MS = 40_000;
+
+export function runSeed(seed: number, options: SeedOptions = {}): SeedResult {
+  const random = new SeededRandom(seed ^ 0x5eed);
+  const kinds = options.kinds ?? random.pick(CLUSTERS);
+  const world = new World({
+    seed,
+    kinds,
+    mirror: options.mirror ?? (random.chance(0.3) ? "shared" : "dedicated"),
+    clientsPerHost: 1 + random.below(2),
+    load: {
+      depth: 1 + random.below(6),
+      blocks: random.chance(0.5) ? 8 : 1 + random.below(VOLUME_BLOCKS),
+      writeShare: 0.3 + random.fraction() * 0.5,
+      flushShare: random.fraction() * 0.15,
+      zeroShare: random.chance(0.4) ? 0.05 : 0,
+      fuaShare: random.fraction() * 0.2,
+      lengthMax: random.chance(0.7) ? 1 : 5,
+      thinkMs: 2 + random.fraction() * 30,
+    },
+    ...(options.rules === undefined ? {} : { rules: options.rules }),
+    ...(options.log === undefined ? {} : { log: options.log }),
+  });
+  let violation: string | null = null;
+  try {
+    live(world, random, options);
+  } catch (error) {
+    if (error instanceof Violation) violation = error.message;
+    else violation = `${error instanceof Error ? (error.stack ?? error.message) : error}`;
+  }
+  return {
+    seed,
+    violation,
+    hash: world.hash,
+    completed: world.completed,
+    errors: world.errors,
+    opens: world.opens,
+    blackouts: world.blackouts,
+    events: world.scheduler.count,
+  };
+}
+
+function live(world: World, random: SeededRandom, options: SeedOptions): void {
+  const swarm = { ...drawSwarm(random), ...options.swarm };
+  world.startAll();
+  const connect = (): void => {
+    world.connectClients();
+    world.scheduler.after(20, connect);
+  };
+  connect();
+  world.run(300);
+  const faults = new Faults(world, swarm, random);
+  world.run(300 + (options.loadMs ?? 6000));
+  faults.heal();
+  const deadline = world.now() + RECOVER_MS;
+  while (!isWhole(world)) {
+    if (world.now() > deadline) throw new Violation(`V12: not whole again: ${describe(world)}`);
+    world.run(world.now() + 100);
+  }
+  // A little more load on the whole cluster, then silence.
+  world.run(world.now() + 300);
+  world.stopClients();
+  const quiet = world.now() + 5000;
+  while (world.inFlight > 0) {
+    if (world.now() > quiet) throw new Violation(`V12: ${world.inFlight} requests unanswered`);
+    world.run(world.now() + 50);
+  }
+  world.run(world.now() + 300);
+  if (!isWhole(world)) throw new Violation(`V12: not whole when quiet: ${describe(world)}`);
+  checkCopies(world);
+  world.checkHistories();
+}
+
+function isWhole(world: World): boolean {
+  return world.nodes.every((node) => {
+    if (node.host === null || node.host.phase !== "ready") return false;
+    const { change, parts } = node.host.inside;
+    if (world.options.kinds[node.id] !== "data") return true;
+    return parts.serving && change.role === "member";
+  });
+}
+
+function describe(world: World): string {
+  return world.nodes
+    .map((node) => {
+      const { host } = node;
+      if (host === null) return `${node.id} down`;
+      const { change, parts, life } = host.inside;
+      return `${node.id} ${host.phase} ${change.role} epoch ${parts.epoch} store ${life.state} (${parts.membership.status(parts.nowMs).why || life.why})`;
+    })
+    .join("; ");
+}
+
+/** V10: all members are byte-identical, holes included. */
+function checkCopies(world: World): void {
+  const nodes = world.nodes.filter((_, index) => world.options.kinds[index] === "data");
+  const first = image(world, nodes[0]!);
+  for (const node of nodes.slice(1)) {
+    const other = image(world, node);
+    for (let lba = 0; lba < VOLUME_BLOCKS; lba += 1) {
+      if (first.holes[lba] !== other.holes[lba]) {
+        throw new Violation(`V10: block ${lba} is a hole on one of ${nodes[0]!.id}, ${node.id}`);
+      }
+      for (let at = lba * BLOCK_BYTES; at < (lba + 1) * BLOCK_BYTES; at += 64) {
+        if (first.bytes[at] !== other.bytes[at] || first.bytes[at + 3] !== other.bytes[at + 3]) {
+          throw new Violation(`V10: block ${lba} differs on ${nodes[0]!.id} and ${node.id}`);
+        }
+      }
+    }
+  }
+}
+
+function image(world: World, node: SimNode): { bytes: Uint8Array; holes: boolean[] } {
+  const store = node.host?.inside.parts.store;
+  const ops = node.host?.inside.parts.ops;
+  if (store === null || store === undefined || ops === undefined) {
+    throw new Violation(`V10: host ${node.id} has no store`);
+  }
+  const bytes = new Uint8Array(VOLUME_BLOCKS * BLOCK_BYTES);
+  for (let lba = 0; lba < VOLUME_BLOCKS; lba += 1) {
+    const op = ops.take();
+    if (op === null) throw new Violation("no slot for the check's read");
+    let outcome = store.read(op.index, world.volume, lba, 1, bytes, lba * BLOCK_BYTES);
+    for (let wait = 0; outcome === OUTCOME.pending && wait < 200; wait += 1) {
+      world.run(world.now() + 5);
+      // The read went to memory of ours; asked again it is served at once or waits once more.
+      outcome = store.read(op.index, world.volume, lba, 1, bytes, lba * BLOCK_BYTES);
+    }
+    ops.free(op);
+    if (outcome !== OUTCOME.ok) throw new Violation(`V10: block ${lba} unreadable on ${node.id}`);
+  }
+  const holes: boolean[] = [];
+  store.extents(world.volume, 0, VOLUME_BLOCKS, (count, isData) => {
+    for (let each = 0; each < count; each += 1) holes.push(!isData);
+  });
+  return { bytes, holes };
+}
