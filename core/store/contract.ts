@@ -25,6 +25,13 @@ export interface StoreOptions {
   readonly checkpointBytes?: number;
 }
 
+/**
+ * Who asks for room, in the order in which they are turned away as the store fills up: writes of
+ * clients; records that a mirror has already taken; records that give space back or carry no
+ * data (TRIM, marks).
+ */
+export type AdmitClass = "client" | "mirror" | "reserve";
+
 export interface StoreIdentity {
   /** CRC-32 of the cluster's name. */
   readonly clusterId: number;

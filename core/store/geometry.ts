@@ -44,6 +44,8 @@ export class Geometry {
   readonly cleanBelow: number;
   /** Live bytes (blocks with entries, and checkpoint) past which writes are refused as full. */
   readonly liveBytesMax: number;
+  /** The same for records that a mirror has taken already: a little more. */
+  readonly mirrorBytesMax: number;
   /** Live bytes that fit into one segment after cleaning, pessimistically. */
   readonly packedBytes: number;
   private readonly segmentPlaces: number;
@@ -59,7 +61,8 @@ export class Geometry {
     this.packedBytes = segmentBytes - 2 * STORED_BLOCK_BYTES - segmentBytes / 64;
     // Two segments per lane are in use by the lanes themselves.
     const usable = Math.max(0, segmentCount - 4 - this.cleanBelow);
-    this.liveBytesMax = Math.floor(usable * this.packedBytes * 0.94);
+    this.liveBytesMax = Math.floor(usable * this.packedBytes * 0.93);
+    this.mirrorBytesMax = Math.floor(usable * this.packedBytes * 0.95);
     this.segmentPlaces = segmentBytes / PLACE_UNIT;
     this.perPlace = 1 / this.segmentPlaces;
   }

@@ -40,6 +40,7 @@ import type { Task, TaskIo } from "./task.ts";
 /** Log buffers per lane. */
 const HOT_BUFFERS = 4;
 const COLD_BUFFERS = 2;
+const COLD_BUFFER_BYTES = 1024 * 1024;
 
 /** A store that is ready for work. */
 export interface LiveStore {
@@ -234,11 +235,12 @@ export class Recovery {
 
 /** Buffers of the log: at most a segment each, room for the largest record in full-size stores. */
 function logBuffers(disk: Disk, options: StoreOptions, segmentBytes: number): LogBuffers {
-  const wanted = Math.min(options.logBufferBytes ?? 2 * 1024 * 1024, BATCH_BYTES_MAX);
+  const wanted = Math.min(options.logBufferBytes ?? BATCH_BYTES_MAX, BATCH_BYTES_MAX);
   const bytes = Math.min(wanted - (wanted % 4096), segmentBytes);
+  const coldBytes = Math.min(bytes, COLD_BUFFER_BYTES);
   const hot: Uint8Array[] = [];
   const cold: Uint8Array[] = [];
   for (let index = 0; index < HOT_BUFFERS; index += 1) hot.push(disk.allocate(bytes));
-  for (let index = 0; index < COLD_BUFFERS; index += 1) cold.push(disk.allocate(bytes));
+  for (let index = 0; index < COLD_BUFFERS; index += 1) cold.push(disk.allocate(coldBytes));
   return { hot, cold };
 }

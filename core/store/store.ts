@@ -34,7 +34,14 @@ import {
   writeRecordBytes,
 } from "../format/record.ts";
 import { applyRecord } from "./apply.ts";
-import type { RegionTag, StoreIdentity, StoreOptions, StoreSink, StoreStats } from "./contract.ts";
+import type {
+  AdmitClass,
+  RegionTag,
+  StoreIdentity,
+  StoreOptions,
+  StoreSink,
+  StoreStats,
+} from "./contract.ts";
 import { StoreEngine } from "./engine.ts";
 import { ROOM } from "./log_lane.ts";
 import type { VolumeIndex } from "./volume_index.ts";
@@ -98,18 +105,20 @@ export class Store {
   }
 
   /**
-   * May a record of so many bytes be appended now? Records of at most 80 bytes (without blocks:
-   * TRIM, marks) are admitted from a reserve when the store is full. `pending`: the log's buffers
-   * or the cleaner are behind, sink.storeWritable follows; `invalid`: longer than the log takes.
+   * May records of so many bytes in total be appended now? `full`: no room for data of this class
+   * until something is trimmed; `pending`: the log's buffers or the cleaner are behind,
+   * sink.storeWritable follows; `invalid`: longer than the log takes at once.
    */
-  admit(bytes: number): Outcome {
+  admit(bytes: number, from: AdmitClass): Outcome {
     const { engine } = this;
     if (engine.live === null || engine.phase !== "open") return OUTCOME.io;
     const { state, writer, background } = engine.live;
-    const isSmall = bytes <= RECORD_HEADER_BYTES;
     const { geometry } = state;
-    if (!isSmall && state.liveBytes + bytes > geometry.liveBytesMax) return OUTCOME.full;
-    const floor = isSmall ? geometry.floorSmall : geometry.floorClient;
+    if (from !== "reserve") {
+      const most = from === "client" ? geometry.liveBytesMax : geometry.mirrorBytesMax;
+      if (state.liveBytes + bytes > most) return OUTCOME.full;
+    }
+    const floor = from === "client" ? geometry.floorClient : geometry.floorSmall;
     const room = writer.hot.room(bytes, floor);
     if (room === ROOM.ok) return OUTCOME.ok;
     if (room === ROOM.tooLong) return OUTCOME.invalid;

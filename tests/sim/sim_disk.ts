@@ -1,18 +1,20 @@
 /**
- * The Disk port, simulated: one machine's attachment to a `SimMedia`. Latencies are seeded;
- * completions are delivered by the owner's scheduler; faults are switched at run time.
+ * The Disk port, simulated on a `SimMedia`. Latencies are seeded; completions are delivered by
+ * the owner's scheduler; faults are switched at run time.
  *
- * A killed process is `detach` (what the operating system has stays), a power cut is `powerCut`;
- * after either, make a new SimDisk on the same media.
+ * A killed process is `crash` (what the operating system has stays), a power cut is `powerCut`.
+ * After either nothing of before completes any more, and the disk is ready for the next life.
  */
 import { assert } from "../../core/base/assert.ts";
 import { type Disk, ERRNO } from "../../core/base/ports.ts";
-import type { SeededRandom } from "../../core/base/random.ts";
-import { SECTOR, type SimMedia } from "./sim_media.ts";
+import { SeededRandom } from "../../core/base/random.ts";
+import { SECTOR, SimMedia } from "./sim_media.ts";
 
 export interface SimDiskOptions {
-  readonly media: SimMedia;
-  readonly random: SeededRandom;
+  /** The medium, if it was there before; else a blank one of `sizeBytes` is made. */
+  readonly media?: SimMedia;
+  readonly sizeBytes?: number;
+  readonly seed: number;
   /** Runs `fn` after `delayMs` of simulated time; never at once. */
   readonly schedule: (delayMs: number, fn: () => void) => void;
   /** Receives completions. */
@@ -42,8 +44,8 @@ export class DiskFaults {
   hang = false;
   /** Every operation fails with EIO. */
   dead = false;
-  /** Operations take so much longer (factor). */
-  slowness = 1;
+  /** Operations take up to so much longer. */
+  slowMs = 0;
 }
 
 interface WriteInFlight {
@@ -62,17 +64,20 @@ export class SimDisk implements Disk {
   syncCount = 0;
   readCount = 0;
   bytesWritten = 0;
-  private readonly media: SimMedia;
+  readonly media: SimMedia;
   private readonly options: SimDiskOptions;
+  private readonly random: SeededRandom;
   private readonly writes = new Set<WriteInFlight>();
   private readonly hung: (() => void)[] = [];
-  private isAttached = true;
+  /** Counts lives of the machine; completions of a former one are dropped. */
+  private life = 1;
 
   constructor(options: SimDiskOptions) {
     this.options = options;
-    this.media = options.media;
-    this.sizeBytes = options.media.sizeBytes;
+    this.media = options.media ?? new SimMedia(options.sizeBytes ?? 0);
+    this.sizeBytes = this.media.sizeBytes;
     this.sectorBytes = options.sectorBytes ?? SECTOR;
+    this.random = new SeededRandom(options.seed);
   }
 
   allocate(lengthBytes: number): Uint8Array {
@@ -81,7 +86,7 @@ export class SimDisk implements Disk {
 
   readNow(offset: number, buffer: Uint8Array, at: number, length: number): number {
     this.check(offset, buffer, at, length);
-    if (!this.options.random.chance(this.options.cacheHits ?? 0.5)) return -ERRNO.EAGAIN;
+    if (!this.random.chance(this.options.cacheHits ?? 0.5)) return -ERRNO.EAGAIN;
     if (this.faults.hang) return -ERRNO.EAGAIN;
     return this.readResult(offset, buffer, at, length);
   }
@@ -177,9 +182,10 @@ export class SimDisk implements Disk {
 
   private complete(fn: () => void): void {
     const [least, most] = this.options.latencyMs ?? [0.05, 0.5];
-    const span = least + this.options.random.fraction() * (most - least);
-    this.options.schedule(span * this.faults.slowness, () => {
-      if (!this.isAttached) return;
+    const span = least + this.random.fraction() * (most - least);
+    const { life } = this;
+    this.options.schedule(span + this.faults.slowMs * this.random.fraction(), () => {
+      if (this.life !== life) return;
       if (this.faults.hang) this.hung.push(fn);
       else fn();
     });
@@ -188,38 +194,56 @@ export class SimDisk implements Disk {
   /** Ends a hang: what waited completes in order. */
   release(): void {
     this.faults.hang = false;
-    for (const fn of this.hung.splice(0)) this.options.schedule(0, () => this.isAttached && fn());
+    const { life } = this;
+    for (const fn of this.hung.splice(0)) {
+      this.options.schedule(0, () => {
+        if (this.life === life) fn();
+      });
+    }
   }
 
-  /** The process died: nothing completes any more; what was in flight happened or did not. */
-  detach(): void {
-    if (!this.isAttached) return;
-    this.isAttached = false;
-    const { random } = this.options;
+  /** Every write or every sync fails from now on. */
+  fail(what: "write" | "sync"): void {
+    if (what === "write") this.faults.failWrites = Number.POSITIVE_INFINITY;
+    else this.faults.failSyncs = Number.POSITIVE_INFINITY;
+  }
+
+  /** Ends all faults (bytes already damaged stay damaged). */
+  heal(): void {
+    Object.assign(this.faults, new DiskFaults());
+    this.release();
+  }
+
+  /** Operations take up to so much longer. */
+  slow(extraMs: number): void {
+    this.faults.slowMs = extraMs;
+  }
+
+  /** The process died: what was in flight happened or did not, as a whole. */
+  crash(): void {
+    this.life += 1;
     for (const write of this.writes) {
-      if (random.chance(0.5)) this.media.write(write.offset, write.bytes);
+      if (this.random.chance(0.5)) this.media.write(write.offset, write.bytes);
     }
     this.writes.clear();
+    this.hung.length = 0;
   }
 
   /** The power went: of what was in flight or not synced any sectors stay. */
   powerCut(): void {
-    if (this.isAttached) {
-      this.isAttached = false;
-      const { random } = this.options;
-      for (const write of this.writes) {
-        for (let at = 0; at < write.bytes.length; at += SECTOR) {
-          if (!random.chance(0.5)) continue;
-          this.media.write(write.offset + at, write.bytes.subarray(at, at + SECTOR));
-        }
+    this.life += 1;
+    for (const write of this.writes) {
+      for (let at = 0; at < write.bytes.length; at += SECTOR) {
+        if (!this.random.chance(0.5)) continue;
+        this.media.write(write.offset + at, write.bytes.subarray(at, at + SECTOR));
       }
-      this.writes.clear();
     }
-    this.media.powerCut(this.options.random);
+    this.writes.clear();
+    this.hung.length = 0;
+    this.media.powerCut(this.random);
   }
 
   private check(offset: number, buffer: Uint8Array, at: number, length: number): void {
-    assert(this.isAttached, "sim disk: used after the machine died");
     assert(offset >= 0 && length > 0, "sim disk: bad range");
     assert(at >= 0 && at + length <= buffer.length, "sim disk: range past its buffer");
   }
