@@ -93,6 +93,72 @@ test("paths change back and forth under load without losing a record", () => {
   expect(cluster.host(2).log.length).toBe(2400);
 });
 
+test("a return to multicast leaves the backlog of the data lane where it is", () => {
+  const cluster = clusterOf(12, 2, { bufferBytes: 5000, delayMaxMs: 2 });
+  cluster.net.faults.packetLoss = 1;
+  stream(cluster, 1000, 1);
+  cluster.net.faults.packetLoss = 0;
+  stream(cluster, 5000, 1);
+  expect(cluster.host(0).paths.length).toBeGreaterThan(1);
+  expect(cluster.runUntil(20_000, () => cluster.isQuiet())).toBe(true);
+  expect(cluster.host(1).log.length).toBe(6000);
+});
+
+test("a multicast frame cut short starts the frame stream anew", () => {
+  const mirror = { rateBytesPerSecond: 1_000_000 };
+  const cluster = new MiniCluster({ seed: 13, hostCount: 2, mirror });
+  cluster.open();
+  const [sender, receiver] = [cluster.host(0), cluster.host(1)];
+  sender.committed = () => {};
+  cluster.act(sender, () => {
+    for (let count = 0; count < 5; count += 1) sender.write(4, { shared: true });
+  });
+  // As if the receiver had all of it by the other path: the window drops the frame in progress.
+  const ack = { kind: "ack", epoch: cluster.epoch, received: 5, durable: 0 } as const;
+  cluster.act(sender, (nowMs) => {
+    sender.mirror.logged(nowMs, sender.appendedLsn);
+    sender.mirror.control(nowMs, hostId(1), ack);
+  });
+  expect(sender.mirror.status().windowRecords).toBe(0);
+  cluster.run(1);
+  expect(receiver.log.length).toBeLessThan(5);
+  stream(cluster, 5, 20);
+  expect(receiver.mirror.status().heldBytes).toBe(5 * 4192);
+  expect(receiver.mirror.counters.resets).toBe(0);
+});
+
+test("a replayed probe is echoed once", () => {
+  const cluster = clusterOf(14, 2);
+  cluster.net.faults.packetLoss = 1;
+  stream(cluster, 5);
+  cluster.runUntil(3000, () => pathOf(cluster, 1) === "dedicated");
+  cluster.net.faults.packetLoss = 0;
+  cluster.net.faults.packetDuplicate = 1;
+  cluster.runUntil(6000, () => pathOf(cluster, 1) === "shared");
+  const echoes = cluster.host(1).sends.flatMap(({ message }) => {
+    return message.kind === "castEcho" ? [message.probe] : [];
+  });
+  expect(echoes.length).toBeGreaterThan(2);
+  expect(new Set(echoes).size).toBe(echoes.length);
+});
+
+test("a datagram is repaired once in a while, however often it is asked for", () => {
+  const cluster = clusterOf(15, 2);
+  const sender = cluster.host(0);
+  cluster.host(1).isMute = true;
+  stream(cluster, 10);
+  const before = sender.mirror.counters.datagramsSent;
+  for (let round = 0; round < 5; round += 1) {
+    cluster.act(sender, (nowMs) => {
+      const ranges = [{ from: 1, count: 1000 }];
+      const nak = { kind: "castNak", epoch: cluster.epoch, next: 1, ranges } as const;
+      sender.mirror.control(nowMs, hostId(1), nak);
+    });
+    cluster.run(3);
+  }
+  expect(sender.mirror.counters.repairsUnicast).toBe(before);
+});
+
 test("a receiver that loses most datagrams is served by TCP although repair works", () => {
   const cluster = clusterOf(6, 2);
   cluster.net.faults.packetLoss = 0.75;

@@ -245,3 +245,21 @@ test("R16: who owes an acknowledgement is named, joiners first", () => {
   cluster.run(200);
   expect(host.mirror.owing(cluster.nowMs, 100)).toBe(hostId(3));
 });
+
+test("a frame in progress is finished as it began although the window moved on", () => {
+  const cluster = new MiniCluster({ seed: 16, hostCount: 2, faults: { bufferBytes: 2000 } });
+  cluster.open();
+  const [sender, receiver] = [cluster.host(0), cluster.host(1)];
+  sender.committed = () => {};
+  cluster.act(sender, () => sender.write(1));
+  // As if the record had come by the other path meanwhile.
+  const ack = { kind: "ack", epoch: cluster.epoch, received: 1, durable: 0 } as const;
+  cluster.act(sender, (nowMs) => {
+    sender.mirror.logged(nowMs, sender.appendedLsn);
+    sender.mirror.control(nowMs, hostId(1), ack);
+  });
+  expect(sender.mirror.status().windowRecords).toBe(0);
+  writeMany(cluster, 0, 5);
+  expect(cluster.runUntil(500, () => receiver.log.length === 6)).toBe(true);
+  expect(receiver.mirror.counters.resets).toBe(0);
+});

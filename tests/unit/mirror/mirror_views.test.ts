@@ -98,10 +98,12 @@ test("a view that was never open leaves the epoch before to R5", () => {
   cluster.beginAll(true);
   expect(cluster.host(0).mirror.vectorEpoch).toBe(64);
   cluster.sealAll();
+  cluster.beginAll(true);
+  cluster.sealAll();
   expect(cluster.host(0).mirror.vectorEpoch).toBe(64);
   expect(cluster.reconcile(1000)).toBe(true);
   cluster.open();
-  expect(cluster.host(0).mirror.vectorEpoch).toBe(192);
+  expect(cluster.host(0).mirror.vectorEpoch).toBe(256);
   writeMany(cluster, 1, 3);
   expect(cluster.runUntil(500, () => cluster.isQuiet())).toBe(true);
 });
@@ -204,4 +206,54 @@ test("plans that come to nothing leave nothing behind", () => {
   const isThere = (): boolean => cluster.host(2).mirror.appendedOf(hostId(0)) === 15;
   expect(cluster.runUntil(500, isThere)).toBe(true);
   expect(cluster.host(2).mirror.counters.duplicates).toBeLessThan(10);
+});
+
+test("what was held at the seal is never appended, and not in the vector", () => {
+  const cluster = new MiniCluster({ seed: 13, hostCount: 2 });
+  cluster.open();
+  const receiver = cluster.host(1);
+  receiver.isHolding = true;
+  writeMany(cluster, 0, 5);
+  cluster.run(5);
+  expect(receiver.mirror.status().heldBytes).toBeGreaterThan(0);
+  cluster.act(receiver, () => receiver.mirror.seal());
+  receiver.isHolding = false;
+  cluster.act(receiver, (nowMs) => receiver.mirror.retryHeld(nowMs));
+  expect(receiver.log.length).toBe(0);
+  expect(receiver.mirror.appendedOf(hostId(0))).toBe(0);
+});
+
+test("a frame in progress at the seal is finished before anything else is sent", () => {
+  const cluster = new MiniCluster({ seed: 14, hostCount: 2, faults: { bufferBytes: 2000 } });
+  cluster.open();
+  const [sender, receiver] = [cluster.host(0), cluster.host(1)];
+  cluster.act(sender, () => sender.write(2));
+  for (const host of cluster.hosts) cluster.act(host, () => host.mirror.seal());
+  cluster.act(sender, (nowMs) => {
+    expect(sender.mirror.sendBulk(nowMs, hostId(1), new Uint8Array(5000).fill(3))).toBe(true);
+    sender.mirror.resend(nowMs, hostId(1), hostId(0), 1, 1);
+  });
+  const isThere = (): boolean => receiver.bulks.length === 1 && receiver.reconciledCount === 1;
+  expect(cluster.runUntil(200, isThere)).toBe(true);
+  expect(receiver.mirror.counters.resets).toBe(0);
+});
+
+test("records wait for a peer that has not begun the view", () => {
+  const cluster = new MiniCluster({ seed: 15, hostCount: 2 });
+  cluster.open();
+  cluster.sealAll();
+  const [sender, late] = [cluster.host(0), cluster.host(1)];
+  const hosts = [hostId(0), hostId(1)];
+  cluster.epoch = 128;
+  for (const host of cluster.hosts) host.epoch = 128;
+  cluster.act(sender, (nowMs) => sender.mirror.begin(nowMs, 128, hosts, hosts, []));
+  cluster.act(sender, (nowMs) => sender.mirror.opened(nowMs));
+  writeMany(cluster, 0, 3);
+  cluster.run(20);
+  expect(late.mirror.counters.resets).toBe(0);
+  late.isAppending = true;
+  cluster.act(late, (nowMs) => late.mirror.begin(nowMs, 128, hosts, hosts, []));
+  cluster.run(20);
+  expect(late.log.length).toBe(3);
+  expect(late.mirror.counters.resets + late.mirror.counters.oldFrames).toBe(0);
 });
