@@ -26,7 +26,7 @@ export const AREA_OFFSET = SUPERBLOCK_COPIES * SUPERBLOCK_STRIDE;
 
 export const SUPERBLOCK = layout(
   "superblock",
-  { endian: "little", sizeBytes: 176 },
+  { endian: "little", sizeBytes: 160 },
   {
     magic: "u32",
     /** CRC-32 of bytes 8 to 4095. */

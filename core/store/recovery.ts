@@ -50,7 +50,6 @@ export interface LiveStore {
   readonly checkpointer: Checkpointer;
   readonly damage: Damage;
   readonly clean: boolean;
-  readonly rolledBatches: number;
 }
 
 export interface Expected {
@@ -158,8 +157,8 @@ export class Recovery {
     }
     const forward = yield* this.rollForward(state, attempt, damage);
     this.settleSegments(state, forward);
-    const clean = found.value.clean && forward.batchCount === 0;
-    return yield* this.begin(state, attempt, damage, forward.highestSeq, loader, clean, forward);
+    const { clean } = found.value;
+    return yield* this.begin(state, attempt, damage, forward.highestSeq, loader, clean);
   }
 
   private *rollForward(
@@ -213,7 +212,6 @@ export class Recovery {
     seq: number,
     loader: CheckpointLoader | null,
     clean: boolean,
-    forward: RollForward | null = null,
   ): Task<LiveStore | Refusal> {
     const buffers = logBuffers(this.disk, this.options, state.geometry.segmentBytes);
     const writer = new LogWriter(this.disk, this.ops, state.geometry, state.segments, buffers);
@@ -228,8 +226,7 @@ export class Recovery {
     if (!(yield* checkpointer.run(false, true))) {
       return refuse("io", "the disk cannot write the first checkpoint");
     }
-    const rolledBatches = forward?.batchCount ?? 0;
-    return { ok: true, state, writer, checkpointer, damage, clean, rolledBatches };
+    return { ok: true, state, writer, checkpointer, damage, clean };
   }
 }
 

@@ -114,6 +114,7 @@ export class Store {
     if (engine.live === null || engine.phase !== "open") return OUTCOME.io;
     const { state, writer, background } = engine.live;
     const { geometry } = state;
+    if (bytes > writer.hot.itemBytesMax) return OUTCOME.invalid;
     if (from !== "reserve") {
       const most = from === "client" ? geometry.liveBytesMax : geometry.mirrorBytesMax;
       if (state.liveBytes + bytes > most) return OUTCOME.full;
@@ -121,7 +122,6 @@ export class Store {
     const floor = from === "client" ? geometry.floorClient : geometry.floorSmall;
     const room = writer.hot.room(bytes, floor);
     if (room === ROOM.ok) return OUTCOME.ok;
-    if (room === ROOM.tooLong) return OUTCOME.invalid;
     if (room === ROOM.noSegment && background.isExhausted) return OUTCOME.full;
     engine.wantsWritable = true;
     return OUTCOME.pending;
