@@ -7,7 +7,16 @@
  * is installed, else the client of our own tests. Everything started is ended by its pid.
  */
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, truncateSync, unlinkSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { humanBytes } from "../../cmd/quantity.ts";
@@ -22,6 +31,7 @@ const IMAGE_BYTES = 64 * MIB;
 /** The second write lies behind the image of the first. */
 const SECOND_AT = 96 * MIB;
 const SECOND_BYTES = 8 * MIB;
+const CORRUPT_BYTES = 2 * MIB;
 const VOLUME = "vol0:128M";
 const NAMES = ["alpha", "beta", "gamma"] as const;
 const SYNC_LIMIT_MS = 40_000;
@@ -66,7 +76,8 @@ class Demo {
         return "sha256 of both writes is right";
       });
     }
-    await this.step("destroy alpha's disk and put an empty one in its place", () => this.newDisk());
+    await this.step("overwrite a part of alpha's disk with garbage", () => this.corrupt());
+    await this.step("put an empty disk in its place", () => this.newDisk());
     await this.step("rebuild it from the others (vsan recover)", () => this.recover());
     await this.step("start alpha again", async () => await this.host("alpha").start());
     await this.step("compare all three copies", () => this.compareCopies(first, sha256(second)));
@@ -139,6 +150,18 @@ class Demo {
     if (sha256(data) !== second) throw new Error(`${name} returned different second data`);
   }
 
+  private async corrupt(): Promise<string> {
+    const host = this.host("alpha");
+    const garbage = randomData(CORRUPT_BYTES);
+    const descriptor = openSync(host.store, "r+");
+    writeSync(descriptor, garbage, 0, garbage.length, middleOfData(host.store));
+    closeSync(descriptor);
+    const { code, stdout } = await host.run(["recover", "check"]);
+    if (code !== 4) throw new Error(`vsan recover check found nothing (code ${code}): ${stdout}`);
+    const found = stdout.split("\n").find((line) => line.includes("bytes")) ?? stdout;
+    return `${humanBytes(CORRUPT_BYTES)}; vsan recover check: damaged, e.g. ${found.trim()}`;
+  }
+
   private async newDisk(): Promise<string> {
     const { store } = this.host("alpha");
     const size = Bun.file(store).size;
@@ -163,11 +186,10 @@ class Demo {
   }
 
   private async checkAll(): Promise<string> {
-    for (const host of this.hosts.values()) {
-      const code = await host.stop();
-      if (code !== 0) throw new Error(`${host.name} ended with code ${code}`);
-    }
-    for (const host of this.hosts.values()) {
+    const hosts = [...this.hosts.values()];
+    const codes = await Promise.all(hosts.map((host) => host.stop()));
+    if (codes.some((code) => code !== 0)) throw new Error(`exit codes ${codes.join(", ")}`);
+    for (const host of hosts) {
       const { code, stdout, stderr } = await host.run(["recover", "check"]);
       if (code !== 0) throw new Error(`${host.name}: check ended with ${code}: ${stdout}${stderr}`);
     }
@@ -196,6 +218,17 @@ By hand:
   sudo nbd-client 127.0.0.1 10809 /dev/nbd0 -N vol0           # or as a block device
   dist/vsan mirror status --config lab/vsan.toml --host alpha`);
   }
+}
+
+/** Where a file's data is: the middle one of the MiB that are not all zeros. */
+function middleOfData(file: string): number {
+  const bytes = readFileSync(file);
+  const zeros = Buffer.alloc(MIB);
+  const used: number[] = [];
+  for (let at = MIB; at + 2 * MIB < bytes.length; at += MIB) {
+    if (!bytes.subarray(at, at + MIB).equals(zeros)) used.push(at);
+  }
+  return used[Math.floor(used.length / 2)] ?? MIB;
 }
 
 async function writeThrough(uri: string, offset: number, data: Uint8Array): Promise<void> {

@@ -26,7 +26,7 @@ export async function makeTree(
     const path = join(directory, `folder-${folder}`);
     mkdirSync(path, { recursive: true });
     for (let index = 0; index < 10; index++) {
-      const text = `file ${index} of folder ${folder}\n`.repeat(1 + ((folder * index) % 97) * 12);
+      const text = `file ${index} of folder ${folder}\n`.repeat(1 + ((folder * index) % 97) * 200);
       writeFileSync(join(path, `file-${index}.txt`), text);
       count += 1;
     }
