@@ -6,9 +6,9 @@
  *                               | gap
  *                               +--random wait--> CASTNAK --> (hold off) --> CASTNAK ...
  *
- * Timers after the NACK procedure of NORM (RFC 5740): a gap starts a random back-off, in which reordered datagrams and
- * repairs asked for by others arrive and cancel the request; after a request comes a hold-off of
- * about a repair's round trip, doubled while nothing arrives.
+ * Timers after the NACK procedure of NORM (RFC 5740): a gap starts a random back-off, in which
+ * reordered datagrams and repairs asked for by others arrive and cancel the request; after a
+ * request comes a hold-off of about a repair's round trip, doubled while nothing arrives.
  *
  * Invariant: `next` only grows within an epoch; a number below it is a replay and is dropped.
  */
