@@ -42,6 +42,8 @@ import { describe } from "./status.ts";
 import { Voter } from "./voter.ts";
 
 const NO_EXTRA = new Uint8Array(0);
+/** First incarnations are drawn below this; 32 bits leave room for all restarts. */
+const FIRST_INC_SPAN = 2 ** 24;
 /** Calls from the sink in one turn; more is a loop of ours. */
 const TURN_MAX = 10_000;
 
@@ -100,7 +102,7 @@ export class Membership {
 
   /** This life's number; 0 until the vote file was written. R14 may raise it while running. */
   get incarnation(): number {
-    return this.keeper.durable.inc;
+    return this.saidInc === 0 ? 0 : this.keeper.durable.inc;
   }
 
   /** Until when reads may be answered, if nothing else happens; 0 = not now. */
@@ -126,8 +128,12 @@ export class Membership {
       const { keeper } = this;
       if (votes !== null) keeper.load(votes);
       const last = local.history.at(-1)?.epoch ?? 0;
-      const stale = votes !== null && (votes.accepted?.view.epoch ?? 0) < last;
-      const inc = keeper.state.inc + 1;
+      const seen = Math.max(last, local.newestOpen);
+      const stale = votes !== null && votes.promised < seen;
+      // Without a file the number is drawn far and wide, so that a life whose memory was lost is
+      // hardly ever taken for the one before it.
+      const first = 1 + Math.floor(this.ground.random(FIRST_INC_SPAN));
+      const inc = votes === null ? first : Math.min(votes.inc + 1, 0xffffffff);
       // A store that saw a newer view than the file knows: the file is an old copy (R14).
       const isBlank = votes === null || stale;
       const amnesia = isBlank ? { voterInc: inc, voting: false } : {};

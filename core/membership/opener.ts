@@ -136,6 +136,10 @@ export class Opener {
     if (this.keeper.state.promised !== epoch || this.keeper.durable.promised !== epoch) return;
     this.plannedEpoch = epoch;
     const plan = planFor(this.ground.self, ballot);
+    // What a new joiner had finished was an earlier session.
+    if (!plan.continuing && this.role === "joining") {
+      this.ground.local = { ...this.ground.local, complete: false };
+    }
     const bare = { ...plan, sends: [], mustReach: [] };
     this.ground.sink.reconcile(this.ground.rules.reconcile ? plan : bare);
   }

@@ -39,6 +39,8 @@ interface Way {
 
 export class Cluster {
   nowMs = 0;
+  /** Raised by a script to call off what it had planned. */
+  healed = 0;
   readonly random: SeededRandom;
   readonly rules: Rules;
   readonly hosts: SimHost[] = [];
@@ -146,6 +148,17 @@ export class Cluster {
     }
   }
 
+  /** R14 covers one voter without memory at a time: so all others must have theirs. */
+  loseVotes(id: number, downMs: number): void {
+    const voters = this.hosts.filter((host) => host.kind !== "client");
+    if (!voters.every((host) => host.votes?.voting === true)) return;
+    if (this.hosts[id]!.kind === "client") return;
+    this.stop(id, "power");
+    this.hosts[id]!.votes = null;
+    this.observer.forgot(id);
+    this.after(downMs, () => this.start(id));
+  }
+
   flush(): void {
     const { committed, flushed } = this.observer;
     const open = this.hosts.find((one) => one.machine?.isOpen && one.machine.role === "member");
@@ -188,6 +201,7 @@ export class Cluster {
   heal(): void {
     for (const way of this.ways.values()) {
       way.blocked = false;
+      if (way.slowMs > 0) way.broken = true;
       way.slowMs = 0;
     }
     for (let one = 0; one < this.hosts.length; one += 1) {
@@ -249,8 +263,10 @@ export class Cluster {
     this.linkNumber += 1;
     this.links.set(this.pair(here.id, there.id), this.linkNumber);
     this.lives.set(this.linkNumber, `${here.life}.${there.life}`);
-    this.way(here.id, there.id).broken = false;
-    this.way(there.id, here.id).broken = false;
+    for (const way of [this.way(here.id, there.id), this.way(there.id, here.id)]) {
+      way.broken = false;
+      way.lastAtMs = this.nowMs;
+    }
     here.machine?.linkUp(here.nowMs, there.id, there.inc);
     there.machine?.linkUp(there.nowMs, here.id, here.inc);
     this.wake(here);

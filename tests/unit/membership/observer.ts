@@ -19,7 +19,10 @@ const VIEWS_KEPT = 8;
 export class Breach extends Error {}
 
 export class Observer {
+  /** All that ever was committed; what of it was by acks; and by the opening of which view. */
   readonly committed = new AbstractLog();
+  private readonly acked = new AbstractLog();
+  private readonly unions = new Map<Epoch, AbstractLog>();
   readonly flushed = new AbstractLog();
   /** Views opened anywhere, newest last. */
   readonly opened: Epoch[] = [];
@@ -58,6 +61,11 @@ export class Observer {
     if (votes.size >= majorityOf(view.voters.length)) this.decided.set(view.epoch, view);
   }
 
+  /** A voter lost its file: what it had accepted counts no more unless it was decided. */
+  forgot(voter: number): void {
+    for (const votes of this.accepts.values()) votes.delete(voter);
+  }
+
   private firstAccept(ballot: Ballot): void {
     const { view } = ballot;
     const promisers = this.promises.get(view.epoch);
@@ -83,25 +91,31 @@ export class Observer {
     this.check(lostFlush === null, `G2: cold start ${view.epoch} lost flushed data: ${lostFlush}`);
     for (const { host } of ballot.promisers) {
       const candidate = this.hosts[host]!;
-      const { servedEpoch, servedBoot } = candidate.votes!;
+      if (candidate.votes === null) continue;
+      const { servedEpoch, servedBoot } = candidate.votes;
       if (entryOf(parent.members, host) === null || servedEpoch !== parent.epoch) continue;
       if (servedBoot !== candidate.boot) continue;
       const lost = base.log.lacks(this.committed, view.epoch);
       this.check(lost === null, `G1: cold start ${view.epoch} lost acknowledged data: ${lost}`);
     }
-    for (const [epoch, counts] of this.committed.epochs) {
-      for (let sender = 0; sender < counts.length; sender += 1) {
-        counts[sender] = Math.min(counts[sender]!, base.log.count(epoch, sender));
+    for (const log of [this.committed, this.acked, ...this.unions.values()]) {
+      for (const [epoch, counts] of log.epochs) {
+        for (let sender = 0; sender < counts.length; sender += 1) {
+          counts[sender] = Math.min(counts[sender]!, base.log.count(epoch, sender));
+        }
       }
     }
   }
 
-  /** V2, for one view. */
+  /** V2, for one view: what was committed, by acks or by an opening, in an earlier epoch. */
   private membersHold(view: View): void {
+    let opened = 0;
+    for (const epoch of this.unions.keys()) if (epoch < view.epoch) opened = Math.max(opened, epoch);
+    const union = this.unions.get(opened) ?? new AbstractLog();
     for (const { host, inc } of view.members) {
       const member = this.hosts[host]!;
       if (member.machine === null || member.inc !== inc) continue;
-      const lost = member.log.lacks(this.committed, view.epoch);
+      const lost = member.log.lacks(this.acked, view.epoch) ?? member.log.lacks(union, view.epoch);
       this.check(lost === null, `V2: member ${host}.${inc} of ${view.epoch} lacks ${lost}`);
     }
   }
@@ -109,6 +123,7 @@ export class Observer {
   commit(epoch: Epoch, sender: number, count: number): void {
     this.writes += 1;
     this.committed.reach(epoch, sender, count);
+    this.acked.reach(epoch, sender, count);
     for (const view of this.views.values()) if (view.epoch > epoch) this.membersHold(view);
   }
 
@@ -120,13 +135,17 @@ export class Observer {
     const before = this.openLogs.get(view.epoch) ?? content;
     this.check(before === content, `R5: members opened ${view.epoch} with different logs`);
     this.openLogs.set(view.epoch, content);
+    const union = new AbstractLog();
     for (const [epoch, counts] of host.log.epochs) {
       if (epoch >= view.epoch) continue;
       counts.forEach((count, sender) => {
         if (count > 0) this.committed.reach(epoch, sender, count);
+        if (count > 0) union.reach(epoch, sender, count);
       });
     }
-    this.membersHold(view);
+    if (!this.unions.has(view.epoch)) this.unions.set(view.epoch, union);
+    if (this.unions.size > VIEWS_KEPT) this.unions.delete(Math.min(...this.unions.keys()));
+    for (const later of this.views.values()) if (later.epoch > view.epoch) this.membersHold(later);
   }
 
   /** V4: a read answered by `host` now. */

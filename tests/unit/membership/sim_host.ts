@@ -165,7 +165,10 @@ export class SimHost implements MembershipSink {
     line: readonly ViewRecord[],
   ): void {
     const plan = this.plan!;
-    if (plan.continuing) this.log.trim(plan.from, cut, view.epoch);
+    if (plan.continuing) {
+      this.log.trim(plan.from, cut, view.epoch);
+      this.durable.trim(plan.from, cut, view.epoch);
+    }
     if (!this.isJoiner || plan.continuing) this.log.line = [...line];
     this.world.observer.open(this, view);
     if (this.isJoiner && !this.complete) this.beginCopy(view, line);
@@ -286,6 +289,7 @@ export class SimHost implements MembershipSink {
       if (live !== undefined) copy.epochs.set(view.epoch, live);
       copy.line = [...line];
       this.log = copy;
+      this.durable = copy.clone();
       this.complete = true;
       machine.setLocal(this.local());
       this.world.wake(this);
