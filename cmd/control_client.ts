@@ -38,13 +38,22 @@ export class ControlClient {
   async *stream(path: string): AsyncGenerator<string> {
     const response = await this.ask("GET", path, null, null);
     const decoder = new TextDecoder();
-    for await (const chunk of response.body ?? []) yield decoder.decode(chunk, { stream: true });
+    const reader = (response.body ?? new Blob([]).stream()).getReader();
+    for (;;) {
+      const next = await reader.read().catch((): never => {
+        throw failure(`the vsan serve of ${this.host} has stopped`);
+      });
+      if (next.done) return;
+      yield decoder.decode(next.value, { stream: true });
+    }
   }
 
   private async json(method: string, path: string, body: object | null): Promise<unknown> {
     const timeout = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
     const response = await this.ask(method, path, body, timeout);
-    return await response.json();
+    return await response.json().catch((thrown: unknown): never => {
+      throw failure(`the vsan serve of ${this.host} broke off its answer: ${reasonOf(thrown)}`);
+    });
   }
 
   private async ask(
