@@ -71,7 +71,8 @@ export class Ground {
   }
 
   nameOf(host: HostId): string {
-    return this.names.get(host)?.name ?? "a host that is not in the roster";
+    // Short enough for every sentence that goes over the wire.
+    return (this.names.get(host)?.name ?? "a host outside the roster").slice(0, 60);
   }
 
   namesOf(hosts: readonly { readonly host: HostId }[]): string {

@@ -42,6 +42,8 @@ export class Opener {
   /** Newest view that was OPEN here, in this life. */
   openEpoch: Epoch = 0;
   activeEpoch: Epoch = 0;
+  /** Newest view that any voter said it accepted, decided or not. */
+  heardView: View | null = null;
   private readonly ground: Ground;
   private readonly keeper: Keeper;
   private readonly peers: Peers;
@@ -93,6 +95,7 @@ export class Opener {
     this.keeper.hear(message.voters);
     if (epoch <= this.decidedEpoch || !this.ground.voters.includes(from)) return;
     if (!this.ground.agreesOnVoters(ballot.view)) return;
+    if (epoch > (this.heardView?.epoch ?? 0)) this.heardView = ballot.view;
     let tally = this.tallies.get(epoch);
     if (tally === undefined) {
       tally = { ballot, votes: new Map() };

@@ -1,8 +1,8 @@
 /**
  * Why a new view is wanted, who may ask for it, and what to tell people about it (G8).
  *
- * A host proposes if it is named in the members of the newest view it knows, or is a complete
- * joiner of it (it may be the only eligible host left). In a cluster without any view every data
+ * A host proposes if it is named in the members of a newest view it knows (decided, accepted here
+ * or by another voter), or is a complete joiner (it may be the only eligible host left). In a cluster without any view every data
  * host with a store may. Other hosts need not ask: what they want is in their beats.
  */
 import { proposerOf, type HostId } from "../base/units.ts";
@@ -100,7 +100,11 @@ export class Reasons {
     const { ground, opener, keeper } = this;
     const { local, self } = ground;
     if (newest === null) return ground.isData && local.hasStore && local.diskOk;
-    if (entryOf(newest.members, self) !== null) return true;
+    // A view that only some accepted may name us while we know an older one, and the other way
+    // round: whoever is named in any of them may try, lest nobody does.
+    for (const view of [newest, opener.view, opener.heardView]) {
+      if (view !== null && entryOf(view.members, self) !== null) return true;
+    }
     const joining = entryOf(newest.joining, self);
     return joining?.inc === keeper.state.inc && local.complete && opener.openEpoch === newest.epoch;
   }

@@ -201,7 +201,8 @@ export class Cluster {
   heal(): void {
     for (const way of this.ways.values()) {
       way.blocked = false;
-      if (way.slowMs > 0) way.broken = true;
+      // What still creeps along a slow way is lost with its connection.
+      if (way.slowMs > 0 || way.lastAtMs > this.nowMs + 20) way.broken = true;
       way.slowMs = 0;
     }
     for (let one = 0; one < this.hosts.length; one += 1) {

@@ -110,7 +110,8 @@ export class Observer {
   /** V2, for one view: what was committed, by acks or by an opening, in an earlier epoch. */
   private membersHold(view: View): void {
     let opened = 0;
-    for (const epoch of this.unions.keys()) if (epoch < view.epoch) opened = Math.max(opened, epoch);
+    for (const epoch of this.unions.keys())
+      if (epoch < view.epoch) opened = Math.max(opened, epoch);
     const union = this.unions.get(opened) ?? new AbstractLog();
     for (const { host, inc } of view.members) {
       const member = this.hosts[host]!;
