@@ -17,6 +17,8 @@ export class Background {
   /** Nothing can free more segments; only clients can, by trimming or overwriting. */
   isExhausted = false;
   private exhaustedAt = -1;
+  private progressMark = -1;
+  private progressCount = 0;
   private readonly intervalBytes: number;
   private readonly state: StoreState;
   private readonly writer: LogWriter;
@@ -57,7 +59,8 @@ export class Background {
       return null;
     }
     const { completedSeq } = this.checkpointer;
-    if (segments.waitingForSync(completedSeq) > 0) return this.makeDurable();
+    const emptied = segments.waitingForSync(completedSeq);
+    if (emptied >= 4 || (emptied > 0 && this.isUrgent)) return this.makeDurable();
     const mark = this.writer.hot.appended;
     if (this.isExhausted && this.exhaustedAt === mark) return null;
     const freed = segments.waitingForCheckpoint(completedSeq);
@@ -65,16 +68,29 @@ export class Background {
     if (freed * geometry.segmentBytes > cost && (freed >= 4 || this.isUrgent)) {
       return this.checkpointer.run(false, this.isUrgent);
     }
-    const victim = segments.victim(this.writer.hot.appended, completedSeq);
-    if (victim !== NO_SEGMENT) {
+    const victim = segments.victim(mark, completedSeq);
+    if (victim !== NO_SEGMENT && this.makesProgress(mark)) {
       this.isExhausted = false;
       return this.clean(victim);
     }
+    if (emptied > 0) return this.makeDurable();
     // Garbage above the checkpoint comes into the cleaner's reach with a checkpoint.
-    if (since > cost + 2 * geometry.segmentBytes) return this.checkpointer.run(false, true);
+    if (since > cost + 2 * geometry.segmentBytes && victim === NO_SEGMENT) {
+      return this.checkpointer.run(false, true);
+    }
     this.isExhausted = true;
     this.exhaustedAt = mark;
     return null;
+  }
+
+  /** False once every segment could have been cleaned without clients writing anything. */
+  private makesProgress(mark: number): boolean {
+    if (mark !== this.progressMark) {
+      this.progressMark = mark;
+      this.progressCount = 0;
+    }
+    this.progressCount += 1;
+    return this.progressCount <= this.state.geometry.segmentCount;
   }
 
   private *makeDurable(): Task<boolean> {

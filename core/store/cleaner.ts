@@ -159,7 +159,7 @@ export class Cleaner {
       const count = Math.min(
         this.foundCount - index,
         MOVE_BLOCKS_MAX,
-        fitting >= 1 ? fitting : most,
+        fitting >= 1 ? Math.min(fitting, most) : most,
       );
       const bytes = ITEM_HEADER_BYTES + count * STORED_BLOCK_BYTES;
       if (lane.room(bytes, 0) !== 0) {

@@ -134,13 +134,13 @@ export class StoreEngine {
       live.reader.flush();
       const isFlushed = this.flushMetas();
       if (isFlushed) for (const token of this.heldSyncs.splice(0)) live.writer.wantSync(token);
-      live.writer.submit();
+      live.writer.submit(this.task !== null);
       this.answerSyncs(live);
       this.discard(live);
       this.background(live);
     }
     this.runTask();
-    this.recovery.writer?.submit();
+    this.recovery.writer?.submit(this.task !== null);
   }
 
   private refuseSyncs(): void {
@@ -286,6 +286,7 @@ export class StoreEngine {
     const writer = this.recovery.writer as LogWriter;
     const room = writer.cold.room(this.io.roomBytes, 0);
     if (room === ROOM.ok) return true;
+    assert(room !== ROOM.tooLong, "store: a task asked for more room than the log has");
     if (room !== ROOM.noSegment) return false;
     const segments = (this.recovery.state as StoreState).segments;
     // Emptied segments may need no more than a sync.

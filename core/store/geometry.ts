@@ -58,7 +58,7 @@ export class Geometry {
     this.floorSmall = 4 + 2 * this.checkpointSegments + 2;
     this.floorClient = this.floorSmall + 1;
     this.cleanBelow = this.floorClient + Math.max(2, Math.ceil(segmentCount / 64));
-    this.packedBytes = segmentBytes - 2 * STORED_BLOCK_BYTES - segmentBytes / 64;
+    this.packedBytes = segmentBytes - 3 * STORED_BLOCK_BYTES - segmentBytes / 64;
     // Two segments per lane are in use by the lanes themselves.
     const usable = Math.max(0, segmentCount - 4 - this.cleanBelow);
     this.liveBytesMax = Math.floor(usable * this.packedBytes * 0.93);

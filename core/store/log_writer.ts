@@ -112,10 +112,13 @@ export class LogWriter {
     return token;
   }
 
-  /** Hands to the disk what collected, and a sync if one is due. */
-  submit(): void {
+  /**
+   * Hands to the disk what collected, and a sync if one is due. The cold lane's batches are kept
+   * until they are full while a task goes on adding to them, so that moved data lie densely.
+   */
+  submit(taskRuns: boolean): void {
     this.submitLane(this.hot);
-    this.submitLane(this.cold);
+    if (this.cold.queue.length > 0 || this.taskWaits || !taskRuns) this.submitLane(this.cold);
     this.submitSync();
   }
 

@@ -156,7 +156,9 @@ export class Recovery {
       return refuse("io", "the disk cannot write the superblocks");
     }
     const forward = yield* this.rollForward(state, attempt, damage);
-    this.settleSegments(state, forward);
+    // What was rolled forward may be in the operating system's memory only, after a killed process.
+    if ((yield* this.io.sync()) !== 0) return refuse("io", "the disk cannot sync");
+    this.settleSegments(state, forward, found.value.cutSeq);
     const { clean } = found.value;
     return yield* this.begin(state, attempt, damage, forward.highestSeq, loader, clean);
   }
@@ -191,17 +193,24 @@ export class Recovery {
     return null;
   }
 
-  /** The log's segments are in use, though the checkpoint may have called them free. */
-  private settleSegments(state: StoreState, forward: RollForward): void {
+  /**
+   * The log's segments are in use, though the checkpoint may have called them free; what is empty
+   * and below the checkpoint's cut is free at once.
+   */
+  private settleSegments(state: StoreState, forward: RollForward, cutSeq: number): void {
     const { segments } = state;
-    for (const segment of forward.visited) segments.state[segment] = SEGMENT.sealed;
     for (let segment = 0; segment < segments.lastSeq.length; segment += 1) {
-      if (segments.liveBlocks[segment]! > 0 && segments.state[segment] === SEGMENT.free) {
+      if (forward.visited.has(segment)) {
         segments.state[segment] = SEGMENT.sealed;
+        segments.lastSeq[segment] = forward.highestSeq;
+      } else if (segments.lastSeq[segment]! > forward.highestSeq) {
+        // A lane had it in reserve and never came to it.
+        segments.lastSeq[segment] = 0;
       }
-      segments.lastSeq[segment] = Math.min(segments.lastSeq[segment]!, forward.highestSeq);
+      if (segments.liveBlocks[segment]! > 0) segments.state[segment] = SEGMENT.sealed;
     }
     segments.settleStates();
+    segments.reclaim(0, 0, cutSeq);
   }
 
   /** Starts a session in fresh segments with a checkpoint of everything. */
@@ -234,7 +243,7 @@ export class Recovery {
 function logBuffers(disk: Disk, options: StoreOptions, segmentBytes: number): LogBuffers {
   const wanted = Math.min(options.logBufferBytes ?? BATCH_BYTES_MAX, BATCH_BYTES_MAX);
   const bytes = Math.min(wanted - (wanted % 4096), segmentBytes);
-  const coldBytes = Math.min(bytes, COLD_BUFFER_BYTES);
+  const coldBytes = Math.min(segmentBytes, COLD_BUFFER_BYTES);
   const hot: Uint8Array[] = [];
   const cold: Uint8Array[] = [];
   for (let index = 0; index < HOT_BUFFERS; index += 1) hot.push(disk.allocate(bytes));

@@ -6,7 +6,14 @@ import { expect } from "bun:test";
 import { OUTCOME, type Outcome } from "../../../core/base/outcome.ts";
 import type { Trace } from "../../../core/base/ports.ts";
 import { ALL_RULES, type Rules } from "../../../core/base/rules.ts";
-import { BLOCK_BYTES, hostId, KIB, type VolumeId, volumeId } from "../../../core/base/units.ts";
+import {
+  BLOCK_BYTES,
+  type HostId,
+  hostId,
+  KIB,
+  type VolumeId,
+  volumeId,
+} from "../../../core/base/units.ts";
 import { RECORD_TYPE, RecordHeader } from "../../../core/format/record.ts";
 import type { StoreOpened, StoreOptions, StoreSink } from "../../../core/store/contract.ts";
 import { Store } from "../../../core/store/store.ts";
@@ -29,6 +36,11 @@ export interface RigOptions {
   readonly readSlots?: number;
   readonly logBufferBytes?: number;
   readonly sectorBytes?: number;
+}
+
+interface Expected {
+  readonly clusterId: number;
+  readonly hostId: HostId;
 }
 
 interface Timer {
@@ -132,7 +144,8 @@ export class StoreRig implements StoreSink {
     let steps = 0;
     while (!isDone()) {
       steps += 1;
-      if (!this.step(end) || steps > 3_000_000) {
+      const moved = this.step(end) && steps < 3_000_000;
+      if (!moved && !isDone()) {
         throw new Error(`the store did not get there; failed="${this.failed}"`);
       }
     }
@@ -150,16 +163,21 @@ export class StoreRig implements StoreSink {
     return this.awaitOpen();
   }
 
-  open(
-    expected = IDENTITY as { clusterId: number; hostId: ReturnType<typeof hostId> },
-  ): StoreOpened {
+  open(expected: Expected = IDENTITY): StoreOpened {
+    this.beginOpen(expected);
+    return this.awaitOpen();
+  }
+
+  /** Begins to open; the caller steps. */
+  beginOpen(expected: Expected = IDENTITY): void {
     this.store = this.make();
     this.opened = null;
     this.failed = "";
     this.closed = false;
     this.loggedLsn = 0;
+    this.syncs.clear();
+    this.reads.clear();
     this.store.open(this.nowMs, expected);
-    return this.awaitOpen();
   }
 
   awaitOpen(): StoreOpened {
