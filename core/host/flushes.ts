@@ -3,6 +3,7 @@
  * barrier is answered when every recipient has synced; a view change starts it again after OPEN.
  */
 import { OUTCOME } from "../base/outcome.ts";
+import { COMMAND } from "../format/nbd.ts";
 import { type Op, OP_STATE } from "./op.ts";
 import type { Parts } from "./parts.ts";
 
@@ -33,6 +34,12 @@ export class Flushes {
   restart(): void {
     const again = this.waiting;
     this.waiting = [];
-    for (const op of again) this.parts.dispatch(op);
+    // The mirror would keep them for the next view of ours; they may go to a proxy instead.
+    this.parts.mirror.takeBarriers();
+    for (const op of again) {
+      // A write that waits only for durability: its records exist, whoever looks next.
+      if (op.command !== COMMAND.flush) op.retry = true;
+      this.parts.dispatch(op);
+    }
   }
 }

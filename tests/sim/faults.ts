@@ -4,6 +4,7 @@
  */
 import type { SeededRandom } from "../../core/base/random.ts";
 import { hostId } from "../../core/base/units.ts";
+import type { SimDisk } from "./sim_disk.ts";
 import type { World } from "./world.ts";
 
 export interface Swarm {
@@ -43,6 +44,12 @@ export function drawSwarm(random: SeededRandom): Swarm {
   };
 }
 
+function mend(disk: SimDisk): void {
+  disk.faults.failWrites = 0;
+  disk.faults.failSyncs = 0;
+  disk.faults.slowMs = 0;
+}
+
 export class Faults {
   private readonly world: World;
   private readonly swarm: Swarm;
@@ -67,7 +74,7 @@ export class Faults {
     world.net.healAll();
     for (const node of world.nodes) {
       if (node.isPaused) node.resume();
-      node.disk?.heal();
+      if (node.disk !== null) mend(node.disk);
       if (!node.isUp) node.start();
     }
     world.note("healed");
@@ -212,10 +219,11 @@ export class Faults {
       return each.id !== target && change?.role === "member" && change.diskOk;
     });
     if (others.length === 0) return;
-    node.disk.fail(this.random.chance(0.5) ? "write" : "sync");
+    if (this.random.chance(0.5)) node.disk.faults.failWrites = 1;
+    else node.disk.faults.failSyncs = 1;
     this.world.scheduler.after(300 + this.downFor(), () => {
       if (node.isUp) node.kill();
-      node.disk?.heal();
+      if (node.disk !== null) mend(node.disk);
       if (this.isActive) this.restartLater(target);
       else node.start();
     });
@@ -224,7 +232,9 @@ export class Faults {
   private slowDisk(target: number): void {
     const { disk } = this.world.nodes[target]!;
     if (disk === null) return;
-    disk.slow(this.random.fraction() * 100);
-    this.world.scheduler.after(this.downFor(), () => disk.slow(0));
+    disk.faults.slowMs = this.random.fraction() * 100;
+    this.world.scheduler.after(this.downFor(), () => {
+      disk.faults.slowMs = 0;
+    });
   }
 }

@@ -95,11 +95,7 @@ function live(world: World, random: SeededRandom, options: SeedOptions): void {
   const faults = new Faults(world, swarm, random);
   world.run(300 + (options.loadMs ?? 6000));
   faults.heal();
-  const deadline = world.now() + RECOVER_MS;
-  while (!isWhole(world)) {
-    if (world.now() > deadline) throw new Violation(`V12: not whole again: ${describe(world)}`);
-    world.run(world.now() + 100);
-  }
+  awaitWhole(world);
   // A little more load on the whole cluster, then silence.
   world.run(world.now() + 300);
   world.stopClients();
@@ -109,9 +105,17 @@ function live(world: World, random: SeededRandom, options: SeedOptions): void {
     world.run(world.now() + 50);
   }
   world.run(world.now() + 300);
-  if (!isWhole(world)) throw new Violation(`V12: not whole when quiet: ${describe(world)}`);
+  awaitWhole(world);
   checkCopies(world);
   world.checkHistories();
+}
+
+function awaitWhole(world: World): void {
+  const deadline = world.now() + RECOVER_MS;
+  while (!isWhole(world)) {
+    if (world.now() > deadline) throw new Violation(`V12: not whole again: ${describe(world)}`);
+    world.run(world.now() + 100);
+  }
 }
 
 function isWhole(world: World): boolean {

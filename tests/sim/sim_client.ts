@@ -170,7 +170,7 @@ export class SimClient {
     const { random } = this.world;
     const roll = random.fraction();
     const { load } = this;
-    const blocks = 1 + random.below(load.lengthMax);
+    const blocks = 1 + random.below(Math.min(load.lengthMax, load.blocks));
     const lba = random.below(load.blocks - blocks + 1);
     if (roll < load.flushShare) this.send("flush", 0, 0);
     else if (roll < load.flushShare + load.zeroShare) this.send("zero", lba, blocks);

@@ -68,7 +68,6 @@ export class World implements NodeWorld, ClientWorld {
       {
         random: this.random,
         schedule: (delayMs, run) => scheduler.after(delayMs, run),
-        now: () => scheduler.nowMs,
         faults: { ...CALM },
       },
       {
