@@ -1,77 +1,123 @@
 /**
- * `bun run bench [--peers LIST] [--seconds N] [--json]`: the program from outside, over NBD on this
- * machine's loopback. Prints a Markdown table, or JSON with `--json`.
+ * `bun run bench`: ours and other NBD servers side by side, on this machine's loopback. Prints a
+ * Markdown table, or JSON with `--json`. fio is the load.
  *
- * Peers are other servers measured in the same way, in the same run, so that ratios mean
- * something on any machine: `nbdkit-memory`, `nbdkit-file`, `qemu-nbd`. Those not installed are
- * named and left out.
+ * All subjects stay up during the whole run; each row is measured on every subject in turn, and
+ * that several times over, so that what disturbs the machine disturbs all of them alike. Numbers
+ * are medians; compare ratios within one run, not numbers of two runs.
+ *
+ *   --peers LIST     others to measure (subject.ts); those not installed are named and left out
+ *   --baseline FILE  another vsan executable, measured too, to see what a change brought
+ *   --rows TEXT      only workloads whose name contains TEXT
+ *   --quick          about a minute instead of five
  */
 import { parseArgs } from "node:util";
-import { measure, type Result, WORKLOADS } from "./workload.ts";
-import { PEERS, type Subject, startSubject } from "./subject.ts";
+import { type Cell, markdown, medianOf } from "./report.ts";
+import { DEFAULT_PEERS, PEERS, type Subject, startCluster, startPeer } from "./subject.ts";
+import { measure, prepare, type Result, WORKLOADS, type Workload } from "./workload.ts";
 
-const OWN = ["vsan-1", "vsan-3"];
+const REPETITIONS = 3;
+const SECONDS = 3;
+const SECONDS_QUICK = 0.5;
 
-interface Row {
-  readonly subject: string;
-  readonly results: readonly Result[];
+interface Plan {
+  readonly peers: readonly string[];
+  readonly baseline: string | undefined;
+  readonly workloads: readonly Workload[];
+  readonly seconds: number;
+  readonly isJson: boolean;
 }
 
-async function main(): Promise<number> {
+function usage(): number {
+  process.stderr.write(
+    `usage: bun run bench [--peers ${PEERS.join(",")}] [--baseline FILE] [--rows TEXT] ` +
+      "[--seconds N] [--quick] [--json]\n",
+  );
+  return 2;
+}
+
+/** Null if the arguments make no sense. */
+function planOf(): Plan | null {
   const { values } = parseArgs({
     options: {
-      peers: { type: "string", default: "" },
-      seconds: { type: "string", default: "3" },
+      peers: { type: "string", default: DEFAULT_PEERS.join(",") },
+      baseline: { type: "string" },
+      rows: { type: "string", default: "" },
+      seconds: { type: "string" },
+      quick: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
     },
   });
-  const seconds = Number(values.seconds);
+  const seconds = Number(values.seconds ?? (values.quick ? SECONDS_QUICK : SECONDS));
   const peers = values.peers === "" ? [] : values.peers.split(",");
-  const unknown = peers.find((name) => !PEERS.includes(name));
-  if (unknown !== undefined || !(seconds > 0)) {
-    process.stderr.write(
-      `usage: bun run bench [--peers ${PEERS.join(",")}] [--seconds N] [--json]\n`,
-    );
-    return 2;
+  const workloads = WORKLOADS.filter(({ name }) => name.includes(values.rows));
+  const isKnown = peers.every((name) => PEERS.includes(name));
+  if (!isKnown || !(seconds > 0) || workloads.length === 0) return null;
+  return { peers, baseline: values.baseline, workloads, seconds, isJson: values.json };
+}
+
+async function main(): Promise<number> {
+  const plan = planOf();
+  if (plan === null) return usage();
+  if (Bun.which("fio") === null) {
+    process.stderr.write("fio is not installed\n");
+    return 1;
   }
-  const rows: Row[] = [];
-  for (const name of [...OWN, ...peers]) {
-    const subject = await startSubject(name);
-    if (subject === null) {
-      process.stderr.write(`${name} is not installed and left out\n`);
-      continue;
-    }
-    rows.push(await rowOf(subject, seconds));
+  const subjects: Subject[] = [];
+  try {
+    await startAll(plan, subjects);
+    const cells = await measureAll(plan, subjects);
+    const names = subjects.map(({ name }) => name);
+    const text = plan.isJson
+      ? `${JSON.stringify(cells, null, 2)}\n`
+      : markdown(
+          names,
+          plan.workloads.map(({ name }) => name),
+          cells,
+        );
+    process.stdout.write(text);
+  } finally {
+    await Promise.all(subjects.map((subject) => subject.stop()));
   }
-  process.stdout.write(values.json ? `${JSON.stringify(rows, null, 2)}\n` : markdown(rows));
   return 0;
 }
 
-async function rowOf(subject: Subject, seconds: number): Promise<Row> {
-  const results: Result[] = [];
-  try {
-    for (const workload of WORKLOADS) {
-      process.stderr.write(`${subject.name}: ${workload.name}\n`);
-      results.push(await measure(subject.uri, workload, seconds));
-    }
-  } finally {
-    await subject.stop();
+async function startAll(plan: Plan, subjects: Subject[]): Promise<void> {
+  subjects.push(await startCluster("vsan one host", 1));
+  subjects.push(await startCluster("vsan two hosts", 2));
+  if (plan.baseline !== undefined) {
+    subjects.push(await startCluster("baseline one host", 1, plan.baseline));
+    subjects.push(await startCluster("baseline two hosts", 2, plan.baseline));
   }
-  return { subject: subject.name, results };
+  for (const name of plan.peers) {
+    const subject = await startPeer(name);
+    if (subject !== null) subjects.push(subject);
+    else process.stderr.write(`${name} is not installed and left out\n`);
+  }
+  for (const subject of subjects) await prepare(subject);
 }
 
-/** One line per workload, one column per subject: operations a second, p50 and p99. */
-function markdown(rows: readonly Row[]): string {
-  const head = ["operations/s (p50, p99 in ms)", ...rows.map(({ subject }) => subject)];
-  const lines = WORKLOADS.map(({ name }, index) => {
-    const cells = rows.map(({ results }) => {
-      const { operationsPerSecond, p50Ms, p99Ms } = results[index] as Result;
-      return `${Math.round(operationsPerSecond)} (${p50Ms.toFixed(2)}, ${p99Ms.toFixed(2)})`;
-    });
-    return [name, ...cells];
-  });
-  const dashes = head.map((_, column) => (column === 0 ? "---" : "---:"));
-  return [head, dashes, ...lines].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
+async function measureAll(plan: Plan, subjects: readonly Subject[]): Promise<Cell[]> {
+  const cells: Cell[] = [];
+  for (const workload of plan.workloads) {
+    const results: Result[][] = subjects.map(() => []);
+    for (let repetition = 0; repetition < REPETITIONS; repetition += 1) {
+      for (const [index, subject] of subjects.entries()) {
+        progress(`${workload.name}, ${subject.name}, ${repetition + 1} of ${REPETITIONS}`);
+        results[index]?.push(await measure(subject, workload, plan.seconds));
+      }
+    }
+    for (const [index, { name }] of subjects.entries()) {
+      cells.push({ workload: workload.name, subject: name, ...medianOf(results[index] ?? []) });
+    }
+  }
+  progress("");
+  return cells;
+}
+
+/** One line that is written over, on a terminal only. */
+function progress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
 }
 
 process.exitCode = await main();

@@ -1,80 +1,128 @@
-/** What is measured over NBD: requests of one kind at a fixed depth for a fixed time. */
-import { SeededRandom } from "../core/base/random.ts";
-import { FLAG, NbdClient } from "../tests/tools/nbd_client.ts";
+/**
+ * What is measured, and one measurement of it: fio with its NBD engine, a C client, as the load.
+ * Sequences of random numbers differ from run to run (`randrepeat=0`), and blocks may be chosen
+ * twice (`norandommap`), so that no server answers from a short list of hot blocks.
+ */
+import { cpuSecondsOf } from "./processes.ts";
+import type { Subject } from "./subject.ts";
 
 const KIB = 1024;
-/** Part of the volume that is used; written once before it is read. */
-const SPAN_BYTES = 48 * KIB * KIB;
-const WARM_SHARE = 0.2;
+const MIB = 1024 * KIB;
+/** Part of the volume that is used; written once before anything is measured. */
+export const SPAN_BYTES = 128 * MIB;
+/** The rest of a fio run beside its measured time. */
+const FIO_EXTRA_MS = 20_000;
 
 export interface Workload {
   readonly name: string;
-  readonly action: "read" | "write" | "write-fua";
+  readonly mode: "randwrite" | "randread" | "write" | "read";
   readonly blockBytes: number;
   readonly depth: number;
-  readonly isRandom: boolean;
+  /** A FLUSH after each write. */
+  readonly flushes: boolean;
 }
 
 export interface Result {
-  readonly workload: string;
   readonly operationsPerSecond: number;
-  readonly bytesPerSecond: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
+  /** Latency of the median operation, microseconds; of the write alone where it flushes. */
+  readonly p50Micros: number;
+  readonly p99Micros: number;
+  /** CPU time of all server processes, microseconds per operation. */
+  readonly cpuMicros: number;
 }
 
-/** Writes come first, so that reads find data. */
+function random(mode: Workload["mode"], depth: number, flushes = false): Workload {
+  const verb = mode === "randread" ? "read" : "write";
+  const name = `4k random ${verb}${flushes ? " + flush" : ""} QD${depth}`;
+  return { name, mode, blockBytes: 4 * KIB, depth, flushes };
+}
+
+/** Sequential reads follow sequential writes, so they meet what a sequential writer left. */
 export const WORKLOADS: readonly Workload[] = [
-  { name: "128K write QD8", action: "write", blockBytes: 128 * KIB, depth: 8, isRandom: false },
-  { name: "4K random write QD1", action: "write", blockBytes: 4 * KIB, depth: 1, isRandom: true },
-  { name: "4K random write QD32", action: "write", blockBytes: 4 * KIB, depth: 32, isRandom: true },
-  { name: "4K write FUA QD1", action: "write-fua", blockBytes: 4 * KIB, depth: 1, isRandom: true },
-  {
-    name: "4K write FUA QD32",
-    action: "write-fua",
-    blockBytes: 4 * KIB,
-    depth: 32,
-    isRandom: true,
-  },
-  { name: "4K random read QD1", action: "read", blockBytes: 4 * KIB, depth: 1, isRandom: true },
-  { name: "4K random read QD32", action: "read", blockBytes: 4 * KIB, depth: 32, isRandom: true },
-  { name: "128K read QD8", action: "read", blockBytes: 128 * KIB, depth: 8, isRandom: false },
+  random("randwrite", 1),
+  random("randwrite", 32),
+  random("randwrite", 1, true),
+  random("randread", 1),
+  random("randread", 32),
+  { name: "1M sequential write QD4", mode: "write", blockBytes: MIB, depth: 4, flushes: false },
+  { name: "1M sequential read QD4", mode: "read", blockBytes: MIB, depth: 4, flushes: false },
 ];
 
-/** Runs one workload for `seconds`; its first fifth warms up and is not counted. */
-export async function measure(uri: string, workload: Workload, seconds: number): Promise<Result> {
-  const client = await NbdClient.connect({ uri });
-  const random = new SeededRandom(1);
-  const { action, blockBytes, depth, isRandom } = workload;
-  const blocks = Math.floor(Math.min(SPAN_BYTES, client.sizeBytes) / blockBytes);
-  const data = new Uint8Array(blockBytes);
-  for (let at = 0; at < blockBytes; at++) data[at] = random.below(256);
-  const latencies: number[] = [];
-  const begun = performance.now();
-  const countFrom = begun + seconds * 1000 * WARM_SHARE;
-  const end = begun + seconds * 1000;
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let now = performance.now(); now < end; now = performance.now()) {
-      const block = isRandom ? random.below(blocks) : next++ % blocks;
-      const offset = block * blockBytes;
-      if (action === "read") await client.read(offset, blockBytes);
-      else await client.write(offset, data, action === "write-fua" ? FLAG.fua : 0);
-      if (now >= countFrom) latencies.push(performance.now() - now);
-    }
-  };
-  await Promise.all(Array.from({ length: depth }, worker));
-  const countedSeconds = (performance.now() - countFrom) / 1000;
-  client.close();
-  latencies.sort((first, second) => first - second);
-  const rank = (share: number): number =>
-    latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0;
-  const operationsPerSecond = latencies.length / countedSeconds;
+/** Writes the whole span once. */
+export async function prepare(subject: Subject): Promise<void> {
+  await fio(subject.uri, ["--rw=write", "--bs=1M", "--iodepth=4"], 0);
+}
+
+/** Runs one workload for `seconds`. Rejects if fio fails, with its words. */
+export async function measure(
+  subject: Subject,
+  workload: Workload,
+  seconds: number,
+): Promise<Result> {
+  const { mode, blockBytes, depth, flushes } = workload;
+  const words = [`--rw=${mode}`, `--bs=${blockBytes}`, `--iodepth=${depth}`];
+  if (flushes) words.push("--fsync=1");
+  const before = cpuSecondsOf(subject.pids);
+  const job = await fio(subject.uri, words, seconds);
+  const cpuSeconds = cpuSecondsOf(subject.pids) - before;
+  const side = mode.endsWith("read") ? job.read : job.write;
+  const rank = (name: string): number => (side.clat_ns.percentile?.[name] ?? 0) / 1000;
   return {
-    workload: workload.name,
-    operationsPerSecond,
-    bytesPerSecond: operationsPerSecond * blockBytes,
-    p50Ms: rank(0.5),
-    p99Ms: rank(0.99),
+    operationsPerSecond: side.iops,
+    p50Micros: rank("50.000000"),
+    p99Micros: rank("99.000000"),
+    cpuMicros: (cpuSeconds * 1e6) / Math.max(side.total_ios, 1),
   };
+}
+
+interface FioSide {
+  readonly iops: number;
+  readonly total_ios: number;
+  readonly clat_ns: { readonly percentile?: Readonly<Record<string, number>> };
+}
+
+interface FioJob {
+  readonly error: number;
+  readonly read: FioSide;
+  readonly write: FioSide;
+}
+
+/** One fio job; `seconds` 0 goes over the span once. */
+async function fio(uri: string, words: readonly string[], seconds: number): Promise<FioJob> {
+  const runtime = seconds > 0 ? ["--time_based", `--runtime=${seconds * 1000}ms`] : [];
+  const child = Bun.spawn(
+    [
+      "fio",
+      "--name=bench",
+      "--ioengine=nbd",
+      `--uri=${uri}`,
+      `--size=${SPAN_BYTES}`,
+      "--randrepeat=0",
+      "--norandommap",
+      "--output-format=json",
+      ...words,
+      ...runtime,
+    ],
+    {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      timeout: seconds * 1000 + FIO_EXTRA_MS,
+      killSignal: "SIGKILL",
+    },
+  );
+  const [stdout, stderr, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  const start = stdout.indexOf("{");
+  const job =
+    code === 0 && start >= 0
+      ? (JSON.parse(stdout.slice(start)) as { jobs: FioJob[] }).jobs[0]
+      : undefined;
+  if (job === undefined || job.error !== 0) {
+    throw new Error(`fio ${words.join(" ")} on ${uri} failed (${code}):\n${stderr}${stdout}`);
+  }
+  return job;
 }

@@ -33,9 +33,19 @@ export interface ClusterOptions {
   /** Replaces the loopback address of a host's link, e.g. a network namespace's. */
   readonly linkAddress?: (name: string, port: number) => string;
   readonly sharedAddress?: (name: string, port: number) => string;
+  /** Where a host's NBD listens, as in vsan.toml: "ADDRESS:PORT" or "unix:PATH". */
+  readonly nbdAddress?: (name: string, port: number) => string;
+  /** Replaces a host's store, e.g. by a disk with faults. */
+  readonly store?: (name: string) => string | null;
+  /** Further lines for a host's section. */
+  readonly hostLines?: (name: string) => readonly string[];
+  /** Further sections, e.g. [policing]. */
+  readonly sections?: readonly string[];
   /** A command line to put before a host's own, e.g. `ip netns exec ...`. */
   readonly wrapper?: (name: string) => readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
+  /** Another executable than `EXECUTABLE`. */
+  readonly executable?: string;
   /** Start only these at first; all without. */
   readonly started?: readonly string[];
   readonly readyTimeoutMs?: number;
@@ -149,14 +159,14 @@ export class Cluster {
   }
 
   private async prepare(options: ClusterOptions): Promise<void> {
-    const ports = await freePorts(options.hosts.length * 3);
+    const ports = await freePorts(options.hosts.length * 3 + 1);
     writeFileSync(join(this.directory, "cluster.key"), `${randomBytes(32).toString("base64")}\n`, {
       mode: 0o600,
     });
     const sections: string[] = [];
     for (const [index, name] of options.hosts.entries()) {
       const kind = options.kinds?.[name] ?? "data";
-      const [link, shared, nbd] = ports.slice(index * 3, index * 3 + 3) as [number, number, number];
+      const [link, shared, nbdPort] = ports.slice(index * 3) as [number, number, number];
       const loopback = (_: string, port: number): string => `127.0.0.1:${port}`;
       const lines = [
         "[[host]]",
@@ -167,20 +177,24 @@ export class Cluster {
         `control = "${name}.sock"`,
         `state = "${name}.state"`,
       ];
+      const store = options.store?.(name) ?? join(this.directory, `${name}.vsan`);
       if (kind === "data") {
-        lines.push(`store = "${name}.vsan"`, `store_size = "${options.storeBytes ?? 512 * MIB}"`);
+        lines.push(`store = "${store}"`, `store_size = "${options.storeBytes ?? 512 * MIB}"`);
       }
-      if (kind !== "witness") lines.push(`nbd = ["127.0.0.1:${nbd}"]`);
+      const nbd = (options.nbdAddress ?? loopback)(name, nbdPort);
+      if (kind !== "witness") lines.push(`nbd = ["${nbd}"]`);
+      lines.push(...(options.hostLines?.(name) ?? []));
       sections.push(lines.join("\n"));
       const process = new HostProcess({
         name,
         kind,
         directory: this.directory,
         configFile: this.configFile,
-        executable: EXECUTABLE,
+        executable: options.executable ?? EXECUTABLE,
         wrapper: options.wrapper?.(name) ?? [],
         environment: options.environment ?? {},
-        nbd: kind === "witness" ? "" : `nbd://127.0.0.1:${nbd}`,
+        nbd: kind === "witness" ? "" : uriOf(nbd),
+        store,
       });
       this.byName.set(name, process);
     }
@@ -192,9 +206,16 @@ export class Cluster {
       `ack = "${options.ack ?? "sync"}"`,
     ];
     const cluster = ["[cluster]", 'name = "test"', ...(options.clusterLines ?? [])];
-    const text = [cluster.join("\n"), ...sections, volume.join("\n")].join("\n\n");
+    // A group of its own, or clusters of other tests on this machine would hear this one.
+    const group = `239.255.${randomInt(1, 255)}.${randomInt(1, 255)}:${ports.at(-1)}`;
+    const more = [`[shared_network]\ngroup = "${group}"`, ...(options.sections ?? [])];
+    const text = [cluster.join("\n"), ...sections, volume.join("\n"), ...more].join("\n\n");
     writeFileSync(this.configFile, `${text}\n`);
   }
+}
+
+function uriOf(nbd: string): string {
+  return nbd.startsWith("unix:") ? `nbd+unix:///?socket=${nbd.slice(5)}` : `nbd://${nbd}`;
 }
 
 /** Below ip_local_port_range (32768 up), or an outgoing connection could be given one of them. */
