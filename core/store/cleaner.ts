@@ -40,6 +40,9 @@ export class Cleaner {
   private readonly writer: LogWriter;
   private readonly buffer: Uint8Array;
   private readonly view: DataView;
+  private readonly words: Uint32Array;
+  /** 1 at the low 16 bits of every volume's id: what cannot be an entry is passed over fast. */
+  private readonly isVolume = new Uint8Array(65536);
   private readonly report: (volume: VolumeId, lba: number, why: string) => void;
   private readonly verifies: boolean;
   /** Positions of live blocks in the window. */
@@ -61,6 +64,11 @@ export class Cleaner {
     this.report = report;
     this.buffer = io.disk.allocate(WINDOW_BYTES + 8192);
     this.view = viewOf(this.buffer);
+    this.words = new Uint32Array(
+      this.buffer.buffer,
+      this.buffer.byteOffset,
+      this.buffer.byteLength / 4,
+    );
   }
 
   /** Empties one segment. */
@@ -68,6 +76,8 @@ export class Cleaner {
     const { geometry, segments } = this.state;
     const start = geometry.offsetOf(segment);
     const end = start + geometry.segmentBytes;
+    this.isVolume.fill(0);
+    for (const id of this.state.volumes.keys()) this.isVolume[id & 0xffff] = 1;
     let position = start;
     while (position < end && this.isWorth(segment)) {
       const windowStart = position - (position % 4096);
@@ -108,12 +118,14 @@ export class Cleaner {
    */
   private scan(windowStart: number, from: number, length: number, isLast: boolean): number {
     this.foundCount = 0;
-    const { view } = this;
+    const { words, isVolume } = this;
     const last = length - STORED_BLOCK_BYTES;
     let at = from;
     while (at <= (isLast ? length - ITEM_HEADER_BYTES : last)) {
-      if (view.getUint32(at, true) === ITEM_MAGIC) this.noteItem(windowStart, at);
-      if (at <= last && this.isLive(windowStart, at)) {
+      const word = at >>> 2;
+      if (words[word] === ITEM_MAGIC) this.noteItem(windowStart, at);
+      // The second word of an entry is its volume (ENTRY.volume.at = 4).
+      if (isVolume[words[word + 1]! & 0xffff] === 1 && at <= last && this.isLive(windowStart, at)) {
         this.found[this.foundCount] = at;
         this.foundCount += 1;
         at += STORED_BLOCK_BYTES;
