@@ -58,7 +58,7 @@ function escaped(text: string): string {
 }
 
 /** The status as metrics: states are samples of 0 or 1, sizes are in bytes. */
-export function metricsText({ host, view, hosts, volumes, resync }: HostStatus): string {
+export function metricsText({ host, view, hosts, volumes, resync, reads }: HostStatus): string {
   const store = hosts.find((entry) => entry.name === host)?.store ?? null;
   const flag = (value: boolean): number => (value ? 1 : 0);
   const parts = [
@@ -95,6 +95,10 @@ export function metricsText({ host, view, hosts, volumes, resync }: HostStatus):
       "Bytes a joining host still lacks.",
       resync.map((entry) => [{ to: entry.to }, Math.max(0, entry.totalBytes - entry.doneBytes)]),
     ),
+    metric("vsan_reads_total", "counter", "Reads of this host's clients, by who had the data.", [
+      [{ where: "local" }, reads.local],
+      [{ where: "remote" }, reads.remote],
+    ]),
   ];
   if (store !== null) {
     parts.push(

@@ -177,4 +177,6 @@ export interface HostStatus {
     readonly bytesPerSecond: number;
     readonly etaSeconds: number;
   }[];
+  /** Reads of this host's clients: at its own store, and pieces of them asked of other hosts. */
+  readonly reads: { readonly local: number; readonly remote: number };
 }

@@ -40,6 +40,8 @@ export class Router {
   private parked: Op[] = [];
   private bad: BadBlock[] = [];
   private lastProxy: HostId | null = null;
+  /** Reads of our clients served by our own store, and pieces of them asked of other members. */
+  readonly readCounts = { local: 0, remote: 0 };
 
   constructor(parts: Parts, to: RouterParts) {
     this.parts = parts;
@@ -70,6 +72,7 @@ export class Router {
     }
     const proxy = this.proxy();
     if (proxy === null || !this.to.forwarding.send(op, proxy)) this.park(op);
+    else if (op.command === COMMAND.read) this.readCounts.remote += 1;
   }
 
   /** Looks again at everything parked: a view, a grant, a link or time has come. */
@@ -98,7 +101,10 @@ export class Router {
     const isRead = op.command === COMMAND.read;
     const blockCount = isRead ? this.to.reads.stepBlocks(op) : 1;
     const member = op.localOnly ? null : this.otherMember();
-    if (member !== null && this.to.forwarding.askRepair(op, member, blockCount)) return;
+    if (member !== null && this.to.forwarding.askRepair(op, member, blockCount)) {
+      if (isRead) this.readCounts.remote += 1;
+      return;
+    }
     if (!isRead) this.to.writes.release(op);
     this.finish(op, OUTCOME.io);
   }
@@ -154,8 +160,12 @@ export class Router {
     switch (op.command) {
       case COMMAND.read:
       case COMMAND.blockStatus:
-        if (this.parts.membership.mayRead(this.parts.nowMs)) this.to.reads.start(op);
-        else this.park(op);
+        if (!this.parts.membership.mayRead(this.parts.nowMs)) {
+          this.park(op);
+          return;
+        }
+        if (op.command === COMMAND.read && op.request !== null) this.readCounts.local += 1;
+        this.to.reads.start(op);
         return;
       case COMMAND.flush:
         this.to.flushes.start(op);

@@ -6,6 +6,7 @@ import type { FrontDoor } from "./front_door.ts";
 import type { HostStatus, LeaseStatus, RosterEntry } from "./machine.ts";
 import type { Parts } from "./parts.ts";
 import type { Peers } from "./peers.ts";
+import type { Router } from "./router.ts";
 import type { StoreLife } from "./store_life.ts";
 import type { ViewChange } from "./view_change.ts";
 
@@ -18,6 +19,7 @@ export interface BoardParts {
   readonly target: CopyTarget;
   readonly peers: Peers;
   readonly life: StoreLife;
+  readonly router: Router;
 }
 
 const DISK_STATES = ["none", "ok", "failed"] as const;
@@ -86,7 +88,24 @@ export class StatusBoard {
         };
       }),
       resync: this.resyncRows(own),
+      reads: this.from.router.readCounts,
     };
+  }
+
+  /** Why this host's disk cannot be rebuilt now; null while some host in sync is connected. */
+  whyNoSource(): string | null {
+    const { options, self } = this.parts;
+    const others = options.roster.filter((entry) => entry.kind === "data" && entry.id !== self);
+    const own = options.roster[self]?.name ?? "this host";
+    if (others.length === 0) {
+      return `${own} is the only data host: there is nothing to rebuild its disk from`;
+    }
+    for (const { id } of others) {
+      const peer = this.from.peers.get(id);
+      if (peer?.lane.up === true && peer.state?.complete === true) return null;
+    }
+    const names = others.map((entry) => entry.name).join(", ");
+    return `no host in sync is connected to rebuild from (${names}): what is left here is kept`;
   }
 
   leases(): LeaseStatus[] {

@@ -37,6 +37,7 @@ const status: HostStatus = {
   ],
   volumes: [],
   resync: [],
+  reads: { local: 3, remote: 1 },
 };
 
 function configWith(lines: string): void {
