@@ -14,6 +14,8 @@ export interface HostProcessOptions {
   readonly environment: Readonly<Record<string, string>>;
   /** URI for clients; "" for a witness. */
   readonly nbd: string;
+  /** The store's path, if it is not NAME.vsan in the directory. */
+  readonly store?: string;
 }
 
 export interface Finished {
@@ -42,7 +44,7 @@ export class HostProcess {
     this.name = name;
     this.kind = options.kind;
     this.nbd = options.nbd;
-    this.store = join(directory, `${name}.vsan`);
+    this.store = options.store ?? join(directory, `${name}.vsan`);
     this.state = join(directory, `${name}.state`);
     this.control = join(directory, `${name}.sock`);
     this.logFile = join(directory, `${name}.log`);
