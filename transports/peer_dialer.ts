@@ -2,7 +2,11 @@
  * Dialing one peer (the lower host number dials): which path is tried when.
  *
  *  - down: the dedicated link at once, the shared path 200 ms later; each again after a back-off
- *    of 50 ms to 1 s. Whichever is up first is used.
+ *    of 50 ms to 1 s. Whichever is up first is used, with one exception: a peer that was away
+ *    (the dedicated link was refused, not silent) answers on both paths when it comes, and the
+ *    back-offs would decide by chance. There the shared path is only probed first; when it
+ *    answers, the dedicated link is dialled at once and has 250 ms before the shared path is
+ *    taken. Moving later would cost a break of the link.
  *  - up on the shared path: the dedicated link is tried every 3 s, and taken when it answers.
  *  - up on the dedicated link: the shared path is probed every 10 s with a handshake on one lane
  *    that is then closed, so that `status` knows whether the second path is there.
@@ -21,6 +25,8 @@ const BACKOFF_MS_MAX = 1000;
 const SHARED_DELAY_MS = 200;
 const RETURN_INTERVAL_MS = 3000;
 const PROBE_INTERVAL_MS = 10_000;
+/** What the dedicated link of a peer that is there by a probe may take. */
+const MEETING_MS_MAX = 250;
 /** Connecting and both handshakes must be done by then. */
 const ATTEMPT_MS_MAX = 2500;
 /** A link that lived shorter than this does not count as success for the back-off. */
@@ -46,6 +52,8 @@ class Route {
   attempt: Attempt | null = null;
   nextMs = 0;
   backoffMs = BACKOFF_MS_MIN;
+  /** The last try of this path ended with a refusal, which takes no time, rather than silence. */
+  wasRefused = false;
 
   constructor(path: Path, address: string) {
     this.path = path;
@@ -59,6 +67,8 @@ export class PeerDialer {
   private readonly owner: DialerOwner;
   private readonly entropy: Entropy;
   private upPath: Path | null = null;
+  /** The peer was found by a probe; the shared path is next unless the dedicated one comes up. */
+  private hasMet = false;
   private changedMs = -Infinity;
 
   constructor(
@@ -77,8 +87,10 @@ export class PeerDialer {
   /** The link is up over `path`; other attempts end. */
   up(nowMs: number, path: Path): void {
     this.upPath = path;
+    this.hasMet = false;
     this.changedMs = nowMs;
     for (const route of this.routes) {
+      if (route.path === path) route.wasRefused = false;
       if (route.path === path) route.attempt = null;
       else this.abandon(route);
       route.nextMs =
@@ -102,7 +114,12 @@ export class PeerDialer {
   failed(nowMs: number, socket: LinkSocket, why: string): boolean {
     const route = this.routeOf(socket);
     if (route === null) return false;
+    route.wasRefused = true;
     this.endAttempt(nowMs, route, why);
+    if (!this.hasMet) return true;
+    // The dedicated link is refused by a peer that is there: the shared path, now.
+    if (route.path === PATH.shared) this.hasMet = false;
+    else for (const other of this.routes) if (other !== route) other.nextMs = nowMs;
     return true;
   }
 
@@ -111,7 +128,8 @@ export class PeerDialer {
     const route = this.routeOf(socket);
     if (route === null || route.attempt?.isProbe !== true) return false;
     this.abandon(route);
-    route.nextMs = nowMs + PROBE_INTERVAL_MS;
+    route.nextMs = nowMs + (this.upPath === null ? MEETING_MS_MAX : PROBE_INTERVAL_MS);
+    if (this.upPath === null) this.meet(nowMs);
     return true;
   }
 
@@ -119,6 +137,7 @@ export class PeerDialer {
     for (const route of this.routes) {
       const { attempt } = route;
       if (attempt !== null && nowMs - attempt.startedMs > ATTEMPT_MS_MAX) {
+        route.wasRefused = false;
         this.endAttempt(nowMs, route, "no answer");
       }
       if (route.attempt === null && nowMs >= route.nextMs && route.path !== this.upPath) {
@@ -131,8 +150,22 @@ export class PeerDialer {
     for (const route of this.routes) this.abandon(route);
   }
 
+  /** The peer is there: its dedicated link is dialled now, whatever the back-off says. */
+  private meet(nowMs: number): void {
+    this.hasMet = true;
+    for (const route of this.routes) {
+      if (route.path === PATH.dedicated && route.attempt === null) this.start(nowMs, route);
+    }
+  }
+
+  private isAway(): boolean {
+    return (
+      !this.hasMet && this.routes.some((route) => route.path === PATH.dedicated && route.wasRefused)
+    );
+  }
+
   private start(nowMs: number, route: Route): void {
-    const isProbe = this.upPath !== null && route.path === PATH.shared;
+    const isProbe = route.path === PATH.shared && (this.upPath !== null || this.isAway());
     const link = randomBytes(this.entropy, LINK_ID_BYTES);
     const lanes: readonly Lane[] = isProbe ? [LANE.control] : [LANE.control, LANE.data];
     const attempt: Attempt = { sockets: [], startedMs: nowMs, isProbe };
