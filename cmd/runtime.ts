@@ -50,6 +50,8 @@ export async function startRuntime(request: RuntimeRequest): Promise<Runtime> {
       hosts: hostAddresses(config),
       store:
         self.store === undefined ? null : { path: self.store, sizeBytes: storeBytesOf(config) },
+      // A recovery is how a wrong store gets replaced; serving begins with a right one.
+      strictStore: request.withClients,
       statePath: self.state,
       nbd: request.withClients ? self.nbd : [],
       group: isShared ? document.shared_network.group : null,

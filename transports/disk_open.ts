@@ -46,7 +46,12 @@ export interface DiskOptions {
 
 export type DiskOpened =
   | { readonly ok: true; readonly disk: OpenDisk; readonly created: boolean }
-  | { readonly ok: false; readonly why: string };
+  | {
+      readonly ok: false;
+      readonly why: string;
+      /** Another process has it open: a mistake of the operator rather than a fault of the disk. */
+      readonly isInUse: boolean;
+    };
 
 const SECTOR_BYTES = 512;
 const BLKGETSIZE64 = 0x80081272;
@@ -61,7 +66,8 @@ export async function openDisk(options: DiskOptions, events: DiskEvents): Promis
     file = opened.file;
     created = opened.created;
   } catch (error) {
-    return { ok: false, why: sentence(options.path, error) };
+    const isInUse = error instanceof InUse || codeOf(error) === "EBUSY";
+    return { ok: false, why: sentence(options.path, error), isInUse };
   }
   const forced = options.backend === "fs" || process.env.VSAN_DISK === "fs";
   const disk = forced ? null : await openUring(file, events);
@@ -105,6 +111,7 @@ function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
 }
 
 class Refusal extends Error {}
+class InUse extends Refusal {}
 
 function openExisting(path: string, flags: number): number | null {
   try {
@@ -174,7 +181,7 @@ function openDevice(path: string, plain: number): DiskFile {
 
 function lock(fd: number): void {
   if (libc().flock(fd, LOCK_EXCLUSIVE_NOW) !== 0) {
-    throw new Refusal("is in use by another vsan process");
+    throw new InUse("is in use by another vsan process");
   }
 }
 

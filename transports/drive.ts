@@ -1,10 +1,13 @@
 /**
  * One real host: makes the ports, the machine and the loop, opens and closes everything in order.
  *
- *   start: vote file -> store -> listeners (links, control) -> host.start
+ *   start: vote file locked -> listeners (links, NBD, control) -> store -> host.start
  *          incarnation known -> links dial and accept
- *          phase ready       -> NBD listeners, `ready`
+ *          phase ready       -> NBD clients are served, `ready`
  *   stop:  host.stop -> phase stopped -> everything closed, `stopped`
+ *
+ * Whatever may be refused (a file or an address in use, a store of somebody else) is asked for
+ * before anything is written, so that a refused start changes nothing.
  */
 import type { ClientLink, StreamLink, Trace, VoteFile } from "../core/base/ports.ts";
 import type { HostId } from "../core/base/units.ts";
@@ -18,12 +21,14 @@ import { HmacMac } from "./mac.ts";
 import { Multicast, NO_PACKETS } from "./multicast.ts";
 import { NbdListeners } from "./nbd_listen.ts";
 import { type HostAddresses, PeerLinks, type PeerPath } from "./peer_link.ts";
+import { foreignStore } from "./store_owner.ts";
 import { DiskVoteFile } from "./vote_file.ts";
 
 /** A disk that hangs is given up after this when the host stops. */
 const DISK_CLOSE_MS_MAX = 2000;
 /** A shared network that cannot be used is tried again. */
 const PACKETS_RETRY_MS = 5000;
+const NOT_YET = { status: 409 };
 
 export interface DriveOptions {
   readonly self: HostId;
@@ -34,6 +39,8 @@ export interface DriveOptions {
   readonly hosts: readonly HostAddresses[];
   /** File (created with `sizeBytes`) or block device; null for a witness or a client. */
   readonly store: { readonly path: string; readonly sizeBytes: number } | null;
+  /** A store of another host or cluster, or one in use, ends the start; else it is no disk. */
+  readonly strictStore: boolean;
   /** The vote file. */
   readonly statePath: string;
   /** "host:port" or "unix:/path". */
@@ -105,9 +112,11 @@ class RealDrive implements Drive, LoopOwner {
   private control: ControlSocket | null = null;
   private votes: DiskVoteFile | null = null;
   private disk: OpenDisk | null = null;
-  private diskPath = "";
+  private nbdBound: string[] = [];
+  private isStarted = false;
   private isLinking = false;
   private isServing = false;
+  private isRecovering = false;
   private isClosed = false;
 
   constructor(
@@ -153,12 +162,16 @@ class RealDrive implements Drive, LoopOwner {
     });
     if (!opened.ok) throw new Error(opened.why);
     this.votes = opened.file;
-    const disk = await this.openStore();
+    let disk: DiskOpened | null;
     try {
       this.links.listen();
-      if (this.options.control !== null) {
-        this.control = await ControlSocket.listen(this.options.control, this.routes);
+      for (const address of this.options.nbd) {
+        this.nbdBound.push(await this.clients.listen(address));
       }
+      if (this.options.control !== null) {
+        this.control = await ControlSocket.listen(this.options.control, this.guardedRoutes());
+      }
+      disk = await this.openStore();
     } catch (error) {
       await this.close();
       throw error;
@@ -169,6 +182,7 @@ class RealDrive implements Drive, LoopOwner {
       disk: this.disk,
       diskWhy: disk === null || disk.ok ? "" : disk.why,
     };
+    this.isStarted = true;
     this.loop.run((host, nowMs) => host.start(nowMs, start));
   }
 
@@ -191,27 +205,30 @@ class RealDrive implements Drive, LoopOwner {
   async recover(options: { path: string | null; force: boolean }): Promise<string | null> {
     const path = options.path ?? this.options.store?.path ?? null;
     if (path === null) return "this host has no store in the config and none was given";
-    let disk = this.disk;
-    if (disk === null || path !== this.diskPath) {
-      const opened = await this.open(path, this.options.store?.sizeBytes ?? 0);
-      if (!opened.ok) return opened.why;
-      disk = opened.disk;
+    if (this.isRecovering) return "a recovery is beginning already";
+    this.isRecovering = true;
+    try {
+      return await this.recoverOn(path, options.force);
+    } finally {
+      this.isRecovering = false;
     }
-    const given = disk;
-    const before = this.disk;
-    const pathBefore = this.diskPath;
-    this.disk = given;
-    this.diskPath = path;
+  }
+
+  private async recoverOn(path: string, force: boolean): Promise<string | null> {
+    const refused = this.loop.run((host, nowMs) => ({ why: host.mayRecover(nowMs, force) }));
+    if (refused === null) return "the host has stopped";
+    if (refused.why !== null) return refused.why;
+    // The host is done with the disk it had, which may be gone although its path is there again:
+    // it is let go, lock and all, and the path opened anew.
+    await this.releaseDisk();
+    const opened = await this.open(path, this.options.store?.sizeBytes ?? 0);
+    if (!opened.ok) return opened.why;
+    this.disk = opened.disk;
     const begun = this.loop.run((host, nowMs) => ({
-      why: host.recover(nowMs, given, options.force),
+      why: host.recover(nowMs, opened.disk, force),
     }));
     const why = begun === null ? "the host has stopped" : begun.why;
-    if (why !== null) {
-      this.disk = before;
-      this.diskPath = pathBefore;
-    }
-    const unused = why === null ? before : given;
-    if (unused !== null && unused !== this.disk) void unused.close();
+    if (why !== null) await this.releaseDisk();
     return why;
   }
 
@@ -231,7 +248,8 @@ class RealDrive implements Drive, LoopOwner {
     }
     if (!this.isServing && host.phase === "ready") {
       this.isServing = true;
-      void this.serveClients();
+      this.clients.admit();
+      this.events.ready(this.nbdBound);
     }
     if (this.isServing && host.phase === "stopping") this.clients.stopListening();
     if (host.phase === "stopped" && !this.isClosed) {
@@ -246,11 +264,14 @@ class RealDrive implements Drive, LoopOwner {
   private async openStore(): Promise<DiskOpened | null> {
     const { store } = this.options;
     if (store === null) return null;
+    const { strictStore, clusterName, self, hosts } = this.options;
+    const nameOf = (id: number): string =>
+      hosts.find((host) => host.id === id)?.name ?? `host ${id}`;
+    const foreign = strictStore ? foreignStore(store.path, { clusterName, self, nameOf }) : null;
+    if (foreign !== null) throw new Error(foreign);
     const opened = await this.open(store.path, store.sizeBytes);
-    if (opened.ok) {
-      this.disk = opened.disk;
-      this.diskPath = store.path;
-    }
+    if (opened.ok) this.disk = opened.disk;
+    else if (strictStore && opened.isInUse) throw new Error(opened.why);
     return opened;
   }
 
@@ -287,19 +308,6 @@ class RealDrive implements Drive, LoopOwner {
     }
   }
 
-  private async serveClients(): Promise<void> {
-    const bound: string[] = [];
-    try {
-      for (const address of this.options.nbd) bound.push(await this.clients.listen(address));
-    } catch (error) {
-      // Without its front door the host is of no use; the operator must see why.
-      this.loop.stop();
-      this.events.fatal(error);
-      return;
-    }
-    this.events.ready(bound);
-  }
-
   private async close(): Promise<void> {
     if (this.isClosed) return;
     this.isClosed = true;
@@ -310,10 +318,29 @@ class RealDrive implements Drive, LoopOwner {
     if (this.packetsTimer !== null) clearTimeout(this.packetsTimer);
     await this.control?.stop();
     await this.votes?.close();
+    await this.releaseDisk();
+  }
+
+  /** Closes the disk; one that hangs is given up. */
+  private async releaseDisk(): Promise<void> {
     const { disk } = this;
+    this.disk = null;
     if (disk === null) return;
-    const timeout = Bun.sleep(DISK_CLOSE_MS_MAX);
-    await Promise.race([disk.close(), timeout]);
+    const late = Promise.withResolvers<void>();
+    // A timer left behind would keep the process alive.
+    const timer = setTimeout(late.resolve, DISK_CLOSE_MS_MAX);
+    await Promise.race([disk.close(), late.promise]);
+    clearTimeout(timer);
+  }
+
+  /** The control socket is there before the host: until then it has one answer. */
+  private guardedRoutes(): ControlRoutes {
+    const guarded: Record<string, ControlRoutes[string]> = {};
+    for (const [key, route] of Object.entries(this.routes)) {
+      guarded[key] = (request, url) =>
+        this.isStarted ? route(request, url) : new Response("the host is starting\n", NOT_YET);
+    }
+    return guarded;
   }
 }
 

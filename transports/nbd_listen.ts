@@ -6,6 +6,8 @@
  *     after the core's own `close`, and nothing comes after it.
  *  2. Nothing is delivered from inside `send`, `pause` or `close`.
  *  3. At most `LIMITS.clientCountMax` clients; a further one is closed at once.
+ *  4. Before `admit` the addresses are held, and whoever connects is closed at once: so that an
+ *     address in use is known before anything is done, and nobody waits on a host without a view.
  */
 import { chmodSync } from "node:fs";
 import type { Socket, SocketHandler, TCPSocketListener, UnixSocketListener } from "bun";
@@ -40,6 +42,7 @@ export class NbdListeners implements ClientLink {
   private readonly clients = new Map<number, Client>();
   private readonly listeners: Listener[] = [];
   private nextId = 1;
+  private isAdmitting = false;
 
   constructor(events: ClientEvents, trace: Trace) {
     this.events = events;
@@ -66,6 +69,11 @@ export class NbdListeners implements ClientLink {
     } catch (error) {
       throw new Error(`cannot serve NBD on ${address}: ${socketErrorText(error)}`);
     }
+  }
+
+  /** From now on clients are served. */
+  admit(): void {
+    this.isAdmitting = true;
   }
 
   /** Accepts no more; the clients there are stay. */
@@ -116,6 +124,11 @@ export class NbdListeners implements ClientLink {
   }
 
   private opened(socket: Socket<ClientData>): void {
+    if (!this.isAdmitting) {
+      socket.data = { client: null };
+      socket.terminate();
+      return;
+    }
     if (this.clients.size >= LIMITS.clientCountMax) {
       socket.data = { client: null };
       socket.terminate();

@@ -263,16 +263,19 @@ export class Host implements HostMachine {
     );
   }
 
-  recover(nowMs: number, disk: Disk, force: boolean): string | null {
-    const { parts, life, change } = this.made;
+  mayRecover(nowMs: number, force: boolean): string | null {
+    const { parts, life } = this.made;
     parts.nowMs = nowMs;
     if (this.phase === "stopping" || this.phase === "stopped") return "the host is stopping";
     if (life.state === "opening") return "the store is being opened already";
-    if (life.state === "ok") {
-      return change.role === "none" ? null : "the store is in use and needs no recovery";
-    }
-    this.openStore(disk, force ? "force" : "recover");
-    return null;
+    if (life.state === "ok") return "the store works and needs no recovery";
+    return force ? null : this.made.board.whyNoSource();
+  }
+
+  recover(nowMs: number, disk: Disk, force: boolean): string | null {
+    const why = this.mayRecover(nowMs, force);
+    if (why === null) this.openStore(disk, force ? "force" : "recover");
+    return why;
   }
 
   status(nowMs: number): HostStatus {
@@ -438,4 +441,3 @@ export class Host implements HostMachine {
     this.phase = "stopped";
   }
 }
-

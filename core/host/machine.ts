@@ -117,8 +117,14 @@ export interface HostMachine {
   expire(nowMs: number): void;
   nextDeadlineMs(): number;
   /**
-   * `vsan recover`: gives the host a disk to (re)build a store on. Refuses in one sentence, or
-   * null when begun; progress is in `status`.
+   * Why `vsan recover` is refused now, in one sentence; null if it may begin. Null also means
+   * that the host is done with the disk it had, if any: the driver may close it. Unless forced,
+   * a host in sync must be there to rebuild from, since what lies on the disk will be lost.
+   */
+  mayRecover(nowMs: number, force: boolean): string | null;
+  /**
+   * `vsan recover`: gives the host a disk to (re)build a store on. Refuses like `mayRecover`, or
+   * null when begun: the disk is the host's then. Progress is in `status`.
    */
   recover(nowMs: number, disk: Disk, force: boolean): string | null;
   status(nowMs: number): HostStatus;

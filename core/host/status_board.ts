@@ -134,7 +134,9 @@ export class StatusBoard {
     const peer = this.from.peers.get(entry.id);
     const connected = isSelf || (peer?.lane.up ?? false);
     const state = isSelf ? own : (peer?.state ?? null);
-    const known = this.parts.membership.status(this.parts.nowMs).peers.find((each) => each.host === entry.id);
+    const known = this.parts.membership
+      .status(this.parts.nowMs)
+      .peers.find((each) => each.host === entry.id);
     const row = this.stateOf(entry, connected, state, known?.why ?? "");
     const disk = entry.kind === "data" ? (DISK_STATES[state?.disk ?? 0] ?? "none") : "none";
     return {
@@ -210,4 +212,3 @@ export class StatusBoard {
 function storeRow(state: HostState): StoreRow {
   return { ...state.store };
 }
-

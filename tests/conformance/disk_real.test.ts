@@ -182,7 +182,8 @@ describe("opening a disk", () => {
   test("a second opener is refused in one sentence, and may when the first is gone", async () => {
     const { disk, path } = await open("auto");
     const second = await openDisk({ path, sizeBytes: 0 }, events);
-    expect(second).toEqual({ ok: false, why: `${path} is in use by another vsan process` });
+    const why = `${path} is in use by another vsan process`;
+    expect(second).toEqual({ ok: false, why, isInUse: true });
     await disk.close();
     const third = await openDisk({ path, sizeBytes: 0 }, events);
     expect(third.ok).toBe(true);

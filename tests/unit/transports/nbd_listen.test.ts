@@ -43,6 +43,7 @@ class Server {
       },
       this.trace,
     );
+    this.links.admit();
     listeners = this.links;
   }
 
