@@ -105,15 +105,13 @@ export class SimDisk implements Disk {
     for (const range of faults.readErrors) {
       if (offset < range.to && offset + length > range.from) return -ERRNO.EIO;
     }
-    const there = Math.max(0, Math.min(length, this.sizeBytes - offset));
-    this.media.read(offset, buffer, at, there);
-    return there;
+    this.media.read(offset, buffer, at, length);
+    return length;
   }
 
   write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
     this.check(offset, buffer, at, length);
     assert(offset % SECTOR === 0 && length % SECTOR === 0, "sim disk: unaligned write");
-    assert(offset + length <= this.sizeBytes, "sim disk: write past the end");
     this.writeCount += 1;
     this.bytesWritten += length;
     const bytes = buffer.slice(at, at + length);
@@ -245,6 +243,7 @@ export class SimDisk implements Disk {
 
   private check(offset: number, buffer: Uint8Array, at: number, length: number): void {
     assert(offset >= 0 && length > 0, "sim disk: bad range");
+    assert(offset + length <= this.sizeBytes, "sim disk: range past the end");
     assert(at >= 0 && at + length <= buffer.length, "sim disk: range past its buffer");
   }
 }
