@@ -98,6 +98,17 @@ export class Grants {
     return until;
   }
 
+  /**
+   * This voter accepts `ballot`: what a promiser outside its view held was for older epochs, and
+   * it reads none of those any more. A host that left in order must not hold up the next view too.
+   */
+  returned(ballot: Ballot): void {
+    for (const { host, inc } of ballot.promisers) {
+      if (lists(ballot.view.members, host, inc)) continue;
+      if (this.honouredInc[host] === inc) this.honouredUntil[host] = 0;
+    }
+  }
+
   /** Asker: until when grants of `count` voters (this one's own included) are held. */
   readableUntilMs(epoch: Epoch, voters: readonly HostId[], count: number): number {
     if (this.epoch !== epoch) return 0;

@@ -148,6 +148,7 @@ export class Voter {
       return;
     }
     this.pending = null;
+    this.grants.returned(ballot);
     const serves = lists(recipientsOf(ballot.view), ground.self, keeper.state.inc);
     const served = serves ? { servedEpoch: epoch, servedBoot: ground.local.boot } : {};
     keeper.write({ accepted: ballot, ...served }, () => {
