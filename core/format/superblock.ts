@@ -42,7 +42,7 @@ export const SUPERBLOCK = layout(
     clusterId: "u32",
     hostId: "u32",
     /** Bytes of the file or device when the store was made. */
-    sizeBytes: "u64",
+    storeBytes: "u64",
     segmentBytes: "u64",
     segmentCount: "u32",
     /** Bit 0: closed in order. */
@@ -127,7 +127,7 @@ export function encodeSuperblock(
   SUPERBLOCK.storeIdHigh.set(view, at, value.storeId[1]);
   SUPERBLOCK.clusterId.set(view, at, value.clusterId);
   SUPERBLOCK.hostId.set(view, at, value.hostId);
-  SUPERBLOCK.sizeBytes.set(view, at, value.sizeBytes);
+  SUPERBLOCK.storeBytes.set(view, at, value.sizeBytes);
   SUPERBLOCK.segmentBytes.set(view, at, value.segmentBytes);
   SUPERBLOCK.segmentCount.set(view, at, value.segmentCount);
   SUPERBLOCK.flags.set(view, at, value.clean ? 1 : 0);
@@ -173,7 +173,7 @@ export function decodeSuperblock(buffer: Uint8Array, at: number, copy: number): 
     storeId: [SUPERBLOCK.storeIdLow.get(view, at), SUPERBLOCK.storeIdHigh.get(view, at)],
     clusterId: SUPERBLOCK.clusterId.get(view, at),
     hostId: SUPERBLOCK.hostId.get(view, at),
-    sizeBytes: SUPERBLOCK.sizeBytes.get(view, at),
+    sizeBytes: SUPERBLOCK.storeBytes.get(view, at),
     segmentBytes: SUPERBLOCK.segmentBytes.get(view, at),
     segmentCount: SUPERBLOCK.segmentCount.get(view, at),
     clean: (SUPERBLOCK.flags.get(view, at) & 1) === 1,

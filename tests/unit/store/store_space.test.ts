@@ -70,13 +70,13 @@ describe("the cleaner", () => {
   });
 
   test("random lives of a nearly full store", () => {
-    for (let seed = 1; seed <= 6; seed += 1) {
+    for (let seed = 1; seed <= 3; seed += 1) {
       const rig = new StoreRig({ seed, sizeBytes: 3 * MIB, blocks: 330, cacheHits: 1 });
       rig.format();
       const options = { blocks: 330, writeMax: 4, trimMax: 30, trims: 0.08, syncs: 0.03 };
       const model = new StoreModel(rig, seed, options);
       for (let round = 0; round < 4; round += 1) {
-        for (let count = 0; count < 400; count += 1) model.act();
+        for (let count = 0; count < 300; count += 1) model.act();
         model.verify();
         if (round % 2 === 0) rig.powerCut();
         else rig.close();
