@@ -72,6 +72,9 @@ export class Mirror {
   /** R2: nothing of the epoch is sent, appended or acknowledged any more. */
   seal(): void {
     if (!this.rules.seal) return;
+    // A new promise ends the plan of the view before it, also when that view never began here.
+    // `begin` does not: others may still lack what this host was to send them.
+    this.outbox.dropJobs();
     this.close();
   }
 
@@ -365,8 +368,6 @@ export class Mirror {
 
   private close(): void {
     const view = this.current;
-    // A new promise ends the plan of the view before it, also when that view never began here.
-    this.outbox.dropJobs();
     if (view === null || view.sealed) return;
     view.sealed = true;
     for (const stream of view.ins) stream?.seal();

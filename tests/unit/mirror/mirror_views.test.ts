@@ -79,6 +79,19 @@ test("R5 without the sender: a receiver passes on what it retained", () => {
   expect(least.reconciledCount).toBe(5);
 });
 
+test("R5 goes on when the one who sends becomes ACTIVE in the same turn", () => {
+  const cluster = withUnequalTails(9);
+  cluster.net.stop(hostId(0));
+  cluster.run(50);
+  const [most, least] = [cluster.host(1), cluster.host(2)];
+  for (const host of [most, least]) cluster.act(host, () => host.mirror.seal());
+  cluster.act(most, (nowMs) => {
+    most.mirror.resend(nowMs, hostId(2), hostId(0), 6, 10);
+    most.mirror.begin(nowMs, 128, [hostId(1), hostId(2)], [hostId(1), hostId(2)], []);
+  });
+  expect(cluster.runUntil(500, () => least.mirror.appendedOf(hostId(0)) === 10)).toBe(true);
+});
+
 test("R5 goes on over a link reset", () => {
   const cluster = withUnequalTails(5);
   cluster.sealAll();
