@@ -47,6 +47,8 @@ export class DiskFile {
   readonly sizeBytes: number;
   readonly sectorBytes: number;
   readonly isDevice: boolean;
+  /** See `Disk.keepsSpace`. */
+  readonly keepsSpace: boolean;
   private readonly symbols = libc();
   private readonly memory: Uint8Array[] = [];
   private readonly iovec = mapMemory(4096);
@@ -64,12 +66,14 @@ export class DiskFile {
     readonly sizeBytes: number;
     readonly sectorBytes: number;
     readonly isDevice: boolean;
+    readonly keepsSpace: boolean;
   }) {
     this.path = open.path;
     this.fd = open.fd;
     this.sizeBytes = open.sizeBytes;
     this.sectorBytes = open.sectorBytes;
     this.isDevice = open.isDevice;
+    this.keepsSpace = open.keepsSpace;
   }
 
   allocate(lengthBytes: number): Uint8Array {

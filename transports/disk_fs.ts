@@ -32,6 +32,7 @@ export class FsDisk implements OpenDisk {
   readonly backend = "fs";
   readonly sizeBytes: number;
   readonly sectorBytes: number;
+  readonly keepsSpace: boolean;
   private readonly file: DiskFile;
   private readonly events: DiskEvents;
   private readonly ready = new ReadyQueue();
@@ -44,6 +45,7 @@ export class FsDisk implements OpenDisk {
     this.events = events;
     this.sizeBytes = file.sizeBytes;
     this.sectorBytes = file.sectorBytes;
+    this.keepsSpace = file.keepsSpace;
   }
 
   allocate(lengthBytes: number): Uint8Array {

@@ -54,6 +54,8 @@ export type DiskOpened =
     };
 
 const SECTOR_BYTES = 512;
+/** Unit of `stat.blocks` (man inode(7)). */
+const STAT_BLOCK_BYTES = 512;
 const BLKGETSIZE64 = 0x80081272;
 const BLKSSZGET = 0x1268;
 
@@ -101,7 +103,8 @@ function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
     }
     const sizeBytes = roundDown(size, BLOCK_BYTES);
     if (sizeBytes === 0) throw new Refusal("is too small to be a store");
-    const open = { path, fd, sizeBytes, sectorBytes: SECTOR_BYTES, isDevice: false };
+    const keepsSpace = isWhole(fd);
+    const open = { path, fd, sizeBytes, sectorBytes: SECTOR_BYTES, isDevice: false, keepsSpace };
     return { file: new DiskFile(open), created: stat.size === 0 };
   } catch (error) {
     closeSync(fd);
@@ -143,6 +146,16 @@ function extend(fd: number, options: DiskOptions): number {
   return size;
 }
 
+/**
+ * True if the file has all its space. Holes punched into it would break what preallocation is for;
+ * and on ext4 they hold the lock that writes need until the range is on disk: 4 KiB writes were
+ * half as fast with one hole of 16 MiB for every 16 MiB written (bench/RESULTS.md).
+ */
+function isWhole(fd: number): boolean {
+  const { blocks, size } = fstatSync(fd);
+  return blocks * STAT_BLOCK_BYTES >= size;
+}
+
 /** Makes the names in a directory durable. */
 export function syncDirectory(path: string): void {
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -172,7 +185,7 @@ function openDevice(path: string, plain: number): DiskFile {
     const sizeBytes = roundDown(size, BLOCK_BYTES);
     if (sizeBytes === 0) throw new Refusal("is empty");
     closeSync(plain);
-    return new DiskFile({ path, fd, sizeBytes, sectorBytes, isDevice: true });
+    return new DiskFile({ path, fd, sizeBytes, sectorBytes, isDevice: true, keepsSpace: false });
   } catch (error) {
     closeSync(fd);
     throw error;

@@ -43,6 +43,7 @@ export class UringDisk implements OpenDisk {
   readonly backend = "uring";
   readonly sizeBytes: number;
   readonly sectorBytes: number;
+  readonly keepsSpace: boolean;
   private readonly file: DiskFile;
   private readonly events: DiskEvents;
   private readonly ring: Ring;
@@ -69,6 +70,7 @@ export class UringDisk implements OpenDisk {
     this.events = events;
     this.sizeBytes = file.sizeBytes;
     this.sectorBytes = file.sectorBytes;
+    this.keepsSpace = file.keepsSpace;
     for (let slot = 0; slot < SLOTS; slot += 1) this.free[slot] = SLOTS - 1 - slot;
     this.ring = new Ring(
       SLOTS,

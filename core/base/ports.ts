@@ -27,6 +27,11 @@ export interface Disk {
   readonly sizeBytes: number;
   /** Smallest unit the device writes without tearing: 512 or 4096. */
   readonly sectorBytes: number;
+  /**
+   * True if `discard` would only take space away that was reserved for this disk on purpose (a
+   * preallocated file): not worth calling.
+   */
+  readonly keepsSpace?: boolean;
   /** Memory fit for I/O: page-aligned, never moves, lives as long as the disk. */
   allocate(lengthBytes: number): Uint8Array;
   /** Reads at once if that needs no waiting: bytes read, or -EAGAIN, or another -errno. */

@@ -183,7 +183,7 @@ export class StoreEngine {
   }
 
   private discard(live: Live): void {
-    if (this.discarding !== NO_SEGMENT) return;
+    if (this.discarding !== NO_SEGMENT || this.disk.keepsSpace === true) return;
     const { geometry, segments } = live.state;
     const keepWarm = Math.max(geometry.cleanBelow, Math.ceil(geometry.segmentCount / 16));
     const segment = segments.beginDiscard(keepWarm);
