@@ -33,6 +33,8 @@ const MOVE_BLOCKS_MAX = 60;
 const SCAN_BLOCKS_MAX = Math.ceil((WINDOW_BYTES + 8192) / STORED_BLOCK_BYTES) + 1;
 
 export class Cleaner {
+  /** The store is closing: end at the next window. */
+  isStopping = false;
   segmentsCleaned = 0;
   movedBlocks = 0;
   private readonly io: TaskIo;
@@ -80,6 +82,7 @@ export class Cleaner {
     for (const id of this.state.volumes.keys()) this.isVolume[id & 0xffff] = 1;
     let position = start;
     while (position < end && this.isWorth(segment)) {
+      if (this.isStopping) return;
       const windowStart = position - (position % 4096);
       const length = Math.min(this.buffer.length, end - windowStart);
       const isWhole = (yield* this.io.read(windowStart, this.buffer, 0, length)) === length;

@@ -23,6 +23,8 @@ import type { Refusal } from "./superblocks.ts";
 import { type Task, TaskIo, WAIT, type Wait } from "./task.ts";
 
 const READ_SLOTS_DEFAULT = 64;
+/** With writes, a sync, a task and a discard still far fewer operations than DiskOps has room for. */
+const READ_SLOTS_MAX = 128;
 /** Pause between turns of background work when nothing presses. */
 const TURN_MS = 1;
 /** Turns in one settle when clients wait for segments. */
@@ -109,6 +111,7 @@ export class StoreEngine {
   close(nowMs: number): void {
     this.ops.nowMs = nowMs;
     this.wantsClose = true;
+    if (this.live !== null) this.live.cleaner.isStopping = true;
   }
 
   sync(token: number): void {
@@ -256,7 +259,7 @@ export class StoreEngine {
 
   /** Runs the task as far as it goes now. */
   private runTask(): void {
-    let turns = this.live?.background.isUrgent ? URGENT_TURNS : 1;
+    let turns = this.wantsClose || this.live?.background.isUrgent ? URGENT_TURNS : 1;
     while (this.task !== null && this.phase !== "failed") {
       if (this.waits === WAIT.io) return;
       if (this.waits === WAIT.turn) {
@@ -277,7 +280,7 @@ export class StoreEngine {
       }
       this.waits = step.value;
       if (step.value === WAIT.turn) {
-        const isUrgent = this.live?.background.isUrgent ?? true;
+        const isUrgent = this.wantsClose || (this.live?.background.isUrgent ?? true);
         this.turnAtMs = this.ops.nowMs + (isUrgent ? 0 : TURN_MS);
       }
     }
@@ -327,7 +330,7 @@ export class StoreEngine {
     const cleaner = new Cleaner(this.io, state, writer, this.rules.verifyReads, report);
     const interval = this.options.checkpointBytes;
     const background = new Background(state, writer, checkpointer, cleaner, interval);
-    const slots = StoreReader.allocate(this.disk, this.options.readSlots ?? READ_SLOTS_DEFAULT);
+    const slots = StoreReader.allocate(this.disk, this.readSlots);
     const events = {
       badBlock: report,
       readDone: (token: number, outcome: Parameters<StoreSink["readDone"]>[1]): void =>
@@ -345,6 +348,10 @@ export class StoreEngine {
         this.bad(row.volume as VolumeId, row.lba, row.why);
       }
     }
+  }
+
+  private get readSlots(): number {
+    return Math.min(this.options.readSlots ?? READ_SLOTS_DEFAULT, READ_SLOTS_MAX);
   }
 
   private traceDamage(row: {

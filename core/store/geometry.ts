@@ -10,28 +10,15 @@
  *                segments per lane for a start after a crash, a whole checkpoint, and another one
  *   floorClient  everything else; below it clients wait for the cleaner
  */
-import { BLOCK_BYTES } from "../base/units.ts";
+import { BLOCK_BYTES, KIB, MIB } from "../base/units.ts";
 import { STORED_BLOCK_BYTES } from "../format/record.ts";
 import { PLACE_UNIT } from "../format/segment.ts";
 import { AREA_OFFSET } from "../format/superblock.ts";
-import { KIB, MIB } from "../base/units.ts";
 
 /** Fewer segments cannot hold the floors and data as well. */
 export const SEGMENT_COUNT_MIN = 24;
 export const SEGMENT_BYTES_MIN = 64 * KIB;
 export const SEGMENT_BYTES_MAX = 1024 * MIB;
-
-/** The segment size for a store of this size: 1/128 of it, a power of two, 2 to 32 MiB. */
-export function segmentBytesFor(storeBytes: number): number {
-  let segmentBytes = 32 * MIB;
-  while (segmentBytes > 2 * MIB && segmentBytes * 128 > storeBytes) segmentBytes /= 2;
-  return segmentBytes;
-}
-
-/** Bytes a file needs for a store whose volumes hold `dataBytes`, at ease (about 80 % full). */
-export function storeBytesFor(dataBytes: number): number {
-  return Math.max(96 * MIB, AREA_OFFSET + Math.ceil((dataBytes * 1.6) / MIB) * MIB + 64 * MIB);
-}
 
 export class Geometry {
   readonly segmentBytes: number;
