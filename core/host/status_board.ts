@@ -77,7 +77,8 @@ export class StatusBoard {
       },
       hosts: options.roster.map((entry) => this.hostRow(entry, own)),
       volumes: options.volumes.map((volume) => {
-        const io = this.volumeIo(volume.readOnly, summary.why);
+        const isServedByOthers = summary.majority && this.hasProxy();
+        const io = this.volumeIo(volume.readOnly, isServedByOthers, summary.why);
         return {
           name: volume.name,
           sizeBytes: volume.sizeBytes,
@@ -176,9 +177,14 @@ export class StatusBoard {
 
   private volumeIo(
     readOnly: boolean,
+    isServedByOthers: boolean,
     why: string,
   ): { io: HostStatus["volumes"][number]["io"]; why: string } {
     const { parts } = this;
+    if (!parts.serving && isServedByOthers) {
+      if (readOnly) return { io: "read-only", why: "the volume is configured read-only" };
+      return { io: "ok", why: "" };
+    }
     if (parts.epoch !== 0 || this.from.change.role === "none") {
       const isServed = parts.serving || parts.membership.view !== null;
       if (!isServed) return { io: "offline", why: why || "no view of the cluster is open" };
@@ -187,6 +193,15 @@ export class StatusBoard {
     }
     if (why === "") return { io: "ok", why: "" };
     return { io: "frozen", why };
+  }
+
+  /** A member that is connected executes what this host's clients ask for. */
+  private hasProxy(): boolean {
+    const members = this.parts.membership.view?.members ?? [];
+    return members.some(({ host }) => {
+      const peer = this.from.peers.get(host);
+      return peer?.lane.up === true && peer.state?.complete === true;
+    });
   }
 
   private resyncRows(own: HostState): HostStatus["resync"][number][] {
