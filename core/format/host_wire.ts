@@ -89,7 +89,7 @@ export const BULK = { forward: 1, forwardReply: 2, copy: 3, copyHole: 4, copyReg
 /** A client's request for a member to execute (R15). WRITE data follow. */
 export const FORWARD = layout(
   "forwarded request",
-  { endian: "little", sizeBytes: 48 },
+  { endian: "little", sizeBytes: 56 },
   {
     kind: "u8",
     command: "u8",
@@ -103,6 +103,8 @@ export const FORWARD = layout(
     slot: "u32",
     /** Number of the request's first record at its origin; 0 for requests that write nothing. */
     request: "u64",
+    /** Epoch in which the origin first tried it. */
+    firstEpoch: "u64",
     originInc: "u32",
     /** 1 if an earlier proxy may have executed it. */
     retry: "u8",

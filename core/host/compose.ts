@@ -7,7 +7,7 @@ import { OUTCOME, type Outcome } from "../base/outcome.ts";
 import type { Rules } from "../base/rules.ts";
 import { crc32Text } from "../base/checksum.ts";
 import { viewOf } from "../format/layout.ts";
-import { type HostId, type Seq, type VolumeId } from "../base/units.ts";
+import type { HostId, Seq, VolumeId } from "../base/units.ts";
 import { encode } from "../format/codec.ts";
 import { BULK, CHANNEL, HOST_MESSAGE, type HostMessage, STORE_POINT } from "../format/host_wire.ts";
 import { type LeaseMessage, leaseMessage } from "../format/lease_wire.ts";
@@ -375,7 +375,8 @@ export class Composition {
       get appendedLsn() {
         return host.records.appendedLsn;
       },
-      send: (to, message) => this.peers.get(to)?.lane.queue(CHANNEL.mirror, MIRROR_MESSAGE, message),
+      send: (to, message) =>
+        this.peers.get(to)?.lane.queue(CHANNEL.mirror, MIRROR_MESSAGE, message),
       record: (...args) => this.records.record(...args),
       reconciled: (...args) => this.records.reconciled(...args),
       committed: (sender, seq) => {

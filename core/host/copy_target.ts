@@ -10,7 +10,12 @@ import { OUTCOME } from "../base/outcome.ts";
 import { BLOCK_BYTES, type HostId, hostId, REGION_BLOCKS } from "../base/units.ts";
 import { BULK, COPY } from "../format/host_wire.ts";
 import { viewOf } from "../format/layout.ts";
-import { RECORD_TYPE, RecordHeader, writeRecordBytes, RECORD_HEADER_BYTES } from "../format/record.ts";
+import {
+  RECORD_TYPE,
+  RecordHeader,
+  writeRecordBytes,
+  RECORD_HEADER_BYTES,
+} from "../format/record.ts";
 import { LiveSet } from "./live_set.ts";
 import type { Parts } from "./parts.ts";
 

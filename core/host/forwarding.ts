@@ -101,6 +101,8 @@ export class Forwarding {
     op.originInc = FORWARD.originInc.get(view, at);
     op.requestBase = FORWARD.request.get(view, at);
     op.retry = FORWARD.retry.get(view, at) === 1;
+    // A first try is of now, whatever view its origin has heard of.
+    op.firstEpoch = op.retry ? FORWARD.firstEpoch.get(view, at) : 0;
     op.localOnly = FORWARD.localOnly.get(view, at) === 1;
     // Bulk frames are lent to us until we return; a write outlives that.
     if (hasData) {
@@ -250,6 +252,8 @@ export class Forwarding {
     const frame = new Uint8Array(FORWARD.sizeBytes + dataBytes);
     const view = viewOf(frame);
     op.generation = (op.generation + 1) & 0xffff;
+    if (op.firstEpoch === 0) op.firstEpoch = this.parts.membership.view?.epoch ?? 0;
+    FORWARD.firstEpoch.set(view, 0, op.firstEpoch);
     FORWARD.kind.set(view, 0, BULK.forward);
     FORWARD.command.set(view, 0, command);
     FORWARD.flags.set(view, 0, (op.fua ? 1 : 0) | (op.noHole ? 2 : 0));
@@ -304,7 +308,5 @@ export class Forwarding {
 }
 
 function isWrite(command: number): boolean {
-  return (
-    command === COMMAND.write || command === COMMAND.trim || command === COMMAND.writeZeroes
-  );
+  return command === COMMAND.write || command === COMMAND.trim || command === COMMAND.writeZeroes;
 }

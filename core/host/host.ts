@@ -391,9 +391,7 @@ export class Host implements HostMachine {
         return;
       case "recentRequests":
         for (const each of message.origins) {
-          for (const request of each.requests) {
-            parts.recent.note(each.origin, each.originInc, request);
-          }
+          parts.recent.learn(each.origin, each.originInc, each.requests);
         }
     }
   }

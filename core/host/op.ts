@@ -79,6 +79,8 @@ export class Op {
   /** Number of the first record; record n of the request has `requestBase + n`. 0: none. */
   requestBase = 0;
   retry = false;
+  /** Epoch in which the request was first tried anywhere; 0 = not yet. */
+  firstEpoch = 0;
 
   startLba = 0;
   endLba = 0;
@@ -154,6 +156,7 @@ export class Op {
     this.dataAt = 0;
     this.requestBase = 0;
     this.retry = false;
+    this.firstEpoch = 0;
     this.pieces = 0;
     this.leaseEpoch = 0;
     this.grant = 0;

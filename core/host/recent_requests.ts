@@ -3,7 +3,7 @@
  * member executes once. A request's records have consecutive numbers; an origin's numbers only
  * grow, though they may arrive out of order through different proxies.
  */
-import { hostId, type HostId } from "../base/units.ts";
+import { type Epoch, hostId, type HostId } from "../base/units.ts";
 
 /** More than an origin can have unanswered: every client request of a host at the limits. */
 const CAPACITY = 8192;
@@ -12,11 +12,18 @@ const TOLD = 256;
 
 interface Origin {
   inc: number;
+  /** Requests below this one that are not kept may have been appended before we listened. */
+  floor: number;
   requests: Float64Array;
   next: number;
 }
 
 export class RecentRequests {
+  /**
+   * Epoch of the cold start in which this life became a member: what was tried before may be in
+   * the log, but this table, which is memory, does not have it.
+   */
+  knownSince: Epoch = 0;
   private readonly origins: (Origin | undefined)[] = [];
 
   /** Notes that the record of `request` was appended. Numbers of an older incarnation are void. */
@@ -26,16 +33,42 @@ export class RecentRequests {
     if (inc < entry.inc) return;
     if (inc > entry.inc) {
       entry.inc = inc;
+      entry.floor = 0;
       entry.requests.fill(0);
     }
     entry.requests[entry.next] = request;
     entry.next = (entry.next + 1) % CAPACITY;
   }
 
-  /** True if that record was appended. Linear: asked only for retries. */
-  has(origin: number, inc: number, request: number): boolean {
+  /**
+   * Was that record appended? Linear: asked only for requests that another host may have executed
+   * too. `forgotten`: it is older than all that is kept, or of a former life of its origin, so
+   * nobody can tell any more; it must not be executed. `firstEpoch`: when it was first tried.
+   */
+  ask(
+    origin: number,
+    inc: number,
+    request: number,
+    firstEpoch: Epoch,
+  ): "new" | "appended" | "forgotten" {
     const entry = this.origins[origin];
-    return entry !== undefined && entry.inc === inc && entry.requests.includes(request);
+    if (entry?.inc === inc && entry.requests.includes(request)) return "appended";
+    if (firstEpoch < this.knownSince) return "forgotten";
+    if (entry === undefined || inc > entry.inc) return "new";
+    if (inc < entry.inc || request < entry.floor) return "forgotten";
+    if (entry.requests[entry.next] === 0) return "new";
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const kept of entry.requests) if (kept < oldest) oldest = kept;
+    return request < oldest ? "forgotten" : "new";
+  }
+
+  /** What a member told this joiner of an origin. */
+  learn(origin: number, inc: number, requests: readonly number[]): void {
+    for (const request of requests) this.note(origin, inc, request);
+    const entry = this.entry(origin);
+    if (requests.length >= TOLD && entry.inc === inc) {
+      entry.floor = Math.max(entry.floor, Math.min(...requests));
+    }
   }
 
   /** The newest of every origin, for a joiner. */
@@ -56,7 +89,7 @@ export class RecentRequests {
   private entry(origin: number): Origin {
     let entry = this.origins[origin];
     if (entry === undefined) {
-      entry = { inc: 0, requests: new Float64Array(CAPACITY), next: 0 };
+      entry = { inc: 0, floor: 0, requests: new Float64Array(CAPACITY), next: 0 };
       this.origins[origin] = entry;
     }
     return entry;

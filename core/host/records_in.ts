@@ -17,11 +17,7 @@ export class RecordsIn {
   /** End in the log of the record appended last. */
   appendedLsn = 0;
 
-  constructor(
-    parts: Parts,
-    target: CopyTarget,
-    marked: (sender: HostId, point: number) => void,
-  ) {
+  constructor(parts: Parts, target: CopyTarget, marked: (sender: HostId, point: number) => void) {
     this.parts = parts;
     this.target = target;
     this.marked = marked;

@@ -145,13 +145,7 @@ export class ViewChange implements MembershipSink {
       this.isCopyDurable = false;
     }
     for (const send of plan.sends) {
-      this.parts.mirror.resend(
-        this.parts.nowMs,
-        send.to,
-        send.sender,
-        send.fromSeq,
-        send.toSeq,
-      );
+      this.parts.mirror.resend(this.parts.nowMs, send.to, send.sender, send.fromSeq, send.toSeq);
     }
   }
 
@@ -194,6 +188,8 @@ export class ViewChange implements MembershipSink {
     const wentOn = this.plan?.continuing ?? false;
     const isMember = view.members.some((entry) => entry.host === parts.self);
     const isJoining = view.joining.some((entry) => entry.host === parts.self);
+    // The base of a cold start: its log knows what was written, its memory does not.
+    if (isMember && this.view === null) parts.recent.knownSince = view.epoch;
     this.view = view;
     this.line = line;
     this.role = isMember ? "member" : isJoining ? "joining" : "none";

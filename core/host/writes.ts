@@ -48,14 +48,9 @@ export class Writes {
 
   /** Begins, or begins again, at a serving member. */
   start(op: Op): void {
-    const { policing, nowMs } = this.parts;
-    const grant = policing.tryAcquire(
-      nowMs,
-      op.volume,
-      op.startLba,
-      op.endLba,
-      op.priority,
-    );
+    const { policing, nowMs, epoch } = this.parts;
+    if (op.firstEpoch === 0) op.firstEpoch = epoch;
+    const grant = policing.tryAcquire(nowMs, op.volume, op.startLba, op.endLba, op.priority);
     if (grant > 0) {
       this.granted(op, grant);
       return;
@@ -196,10 +191,24 @@ export class Writes {
     const parts = this.parts;
     while (op.cursorLba < op.endLba) {
       const piece = nextPiece(op, this.piece);
-      if (op.retry && parts.recent.has(op.origin, op.originInc, op.requestBase + op.pieces)) {
-        op.cursorLba += piece.blockCount;
-        op.pieces += 1;
-        continue;
+      if (op.retry || op.request === null) {
+        // Another host may have executed it, or may do so while it waited here (R15).
+        const known = parts.recent.ask(
+          op.origin,
+          op.originInc,
+          op.requestBase + op.pieces,
+          op.firstEpoch,
+        );
+        if (known === "forgotten") {
+          this.release(op);
+          parts.finish(op, OUTCOME.io);
+          return;
+        }
+        if (known === "appended") {
+          op.cursorLba += piece.blockCount;
+          op.pieces += 1;
+          continue;
+        }
       }
       if (this.isBusy(op, piece)) {
         op.state = OP_STATE.busyBlock;
@@ -345,14 +354,7 @@ export class Writes {
     else store.appendWrite(header, data, dataAt);
     uncommitted[self]!.push(header.seq, op.volume, piece.lba, piece.blockCount);
     recent.note(op.origin, op.originInc, header.request);
-    mirror.sent(
-      header,
-      store.lastBuffer,
-      store.lastAt,
-      store.lastLength,
-      store.lastLsn,
-      op.shared,
-    );
+    mirror.sent(header, store.lastBuffer, store.lastAt, store.lastLength, store.lastLsn, op.shared);
     this.wrote();
     op.lastSeq = header.seq;
     op.appendEpoch = epoch;

@@ -91,7 +91,8 @@ export class BlockHistory {
     const written = new Set(this.operations.filter((each) => each.isWrite).map((e) => e.value));
     for (const each of this.operations) {
       if (each.isWrite || each.answeredMs === Infinity || written.has(each.value)) continue;
-      if (!this.initial.has(each.value)) return `a read returned ${each.value}, lost or never there`;
+      if (!this.initial.has(each.value))
+        return `a read returned ${each.value}, lost or never there`;
       return each.value;
     }
     return [...this.initial][0]!;
@@ -130,8 +131,7 @@ export class BlockHistory {
         (zero) =>
           zero.invokedMs <= read.answeredMs &&
           !writes.some(
-            (write) =>
-              zero.answeredMs < write.invokedMs && write.answeredMs < read.invokedMs,
+            (write) => zero.answeredMs < write.invokedMs && write.answeredMs < read.invokedMs,
           ),
       );
       if (!explained) return "a read returned zeros where data had been written";

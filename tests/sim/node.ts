@@ -11,7 +11,7 @@ import { Host } from "../../core/host/host.ts";
 import type { HostOptions } from "../../core/host/machine.ts";
 import type { HostId } from "../../core/base/units.ts";
 import type { Scheduler } from "./scheduler.ts";
-import { SimDisk } from "./sim_disk.ts";
+import type { SimDisk } from "./sim_disk.ts";
 import type { SimNet } from "./sim_net.ts";
 
 /** Keyed by CRC: enough against the accidents and forgeries that the simulator makes. */
@@ -64,7 +64,13 @@ export class SimNode {
   private isOnline = false;
   private held: (() => void)[] = [];
 
-  constructor(id: HostId, options: HostOptions, disk: SimDisk | null, seed: number, world: NodeWorld) {
+  constructor(
+    id: HostId,
+    options: HostOptions,
+    disk: SimDisk | null,
+    seed: number,
+    world: NodeWorld,
+  ) {
     this.id = id;
     this.options = options;
     this.disk = disk;

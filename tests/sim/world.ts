@@ -218,10 +218,7 @@ export class World implements NodeWorld, ClientWorld {
     this.options.log?.(`${this.scheduler.nowMs.toFixed(3)} - ${text}`);
   }
 
-  private at(
-    host: number,
-    run: (host: NonNullable<SimNode["host"]>, nowMs: number) => void,
-  ): void {
+  private at(host: number, run: (host: NonNullable<SimNode["host"]>, nowMs: number) => void): void {
     this.nodes[host]!.event(run);
   }
 
@@ -294,4 +291,3 @@ export class World implements NodeWorld, ClientWorld {
     };
   }
 }
-
