@@ -1,0 +1,134 @@
+/**
+ * A disk with faults on demand as a file: faultdisk.c in nbdkit, mounted by nbdfuse. Needs root,
+ * /dev/fuse, nbdkit with its headers, and gcc; `canFault` says whether they are there.
+ */
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const SOURCE = join(import.meta.dir, "faultdisk.c");
+const MOUNT_LIMIT_MS = 10_000;
+
+/** What must be there; a test that needs it is skipped otherwise, and says so by its name. */
+export const canFault =
+  process.getuid?.() === 0 &&
+  existsSync("/dev/fuse") &&
+  existsSync("/usr/include/nbdkit-plugin.h") &&
+  ["nbdkit", "nbdfuse", "fusermount3", "gcc", "losetup"].every(
+    (program) => Bun.which(program) !== null,
+  );
+
+export type FaultDiskKind = "file" | "device";
+
+export class FaultDisk {
+  /** Where the disk is: a file, or a link to a block device. */
+  readonly path: string;
+  private readonly directory: string;
+  private readonly control: string;
+  /** The file that nbdfuse serves. */
+  private readonly mounted: string;
+  private child: Bun.Subprocess | null = null;
+  private loop = "";
+
+  private constructor(path: string, kind: FaultDiskKind) {
+    this.path = path;
+    this.directory = mkdtempSync(join(tmpdir(), "vsan-faultdisk-"));
+    this.control = join(this.directory, "ctl");
+    this.mounted = kind === "file" ? path : join(this.directory, "disk");
+  }
+
+  /**
+   * A disk of `sizeBytes` zeros at `path`, where nothing may be. As a "file" each write waits for
+   * the disk; as a "device" it goes to the page cache first, as on a real disk.
+   */
+  static async mount(
+    path: string,
+    sizeBytes: number,
+    kind: FaultDiskKind = "file",
+  ): Promise<FaultDisk> {
+    const disk = new FaultDisk(path, kind);
+    try {
+      disk.build(sizeBytes);
+      await disk.start();
+      if (kind === "device") disk.attach();
+      return disk;
+    } catch (thrown) {
+      await disk.close();
+      throw thrown;
+    }
+  }
+
+  /** Begins a fault; `text` as faultdisk.c describes it. */
+  set(fault: "eio" | "hang" | "slow" | "lost" | "misdirect", text = ""): void {
+    writeFileSync(join(this.control, fault), text);
+  }
+
+  clear(fault: "eio" | "hang" | "slow" | "lost" | "misdirect"): void {
+    rmSync(join(this.control, fault), { force: true });
+  }
+
+  /** The disk is pulled: every operation fails from now on, and the path is free again. */
+  async pull(): Promise<void> {
+    this.clear("hang");
+    this.child?.kill("SIGKILL");
+    await this.child?.exited;
+    this.child = null;
+    if (this.loop !== "") Bun.spawnSync(["losetup", "--detach", this.loop], { stderr: "ignore" });
+    if (this.loop !== "") rmSync(this.path, { force: true });
+    this.loop = "";
+    Bun.spawnSync(["fusermount3", "-u", "-z", this.mounted], { stderr: "ignore" });
+  }
+
+  /** Unmounts and removes everything. Never rejects. */
+  async close(): Promise<void> {
+    await this.pull();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  private build(sizeBytes: number): void {
+    mkdirSync(this.control);
+    const plugin = join(this.directory, "faultdisk.so");
+    const words = ["-O2", "-Wall", "-shared", "-fPIC", "-o", plugin, SOURCE];
+    const built = Bun.spawnSync(["gcc", ...words]);
+    if (!built.success) throw new Error(`gcc: ${built.stderr}`);
+    const backing = openSync(join(this.directory, "back.img"), "w");
+    ftruncateSync(backing, sizeBytes);
+    closeSync(backing);
+    writeFileSync(this.mounted, "");
+  }
+
+  private attach(): void {
+    const made = Bun.spawnSync(["losetup", "--find", "--show", this.mounted]);
+    if (!made.success) throw new Error(`losetup: ${made.stderr}`);
+    this.loop = made.stdout.toString().trim();
+    symlinkSync(this.loop, this.path);
+  }
+
+  private async start(): Promise<void> {
+    const plugin = join(this.directory, "faultdisk.so");
+    const backing = join(this.directory, "back.img");
+    const server = ["nbdkit", "--exit-with-parent", plugin, `file=${backing}`];
+    this.child = Bun.spawn(["nbdfuse", this.mounted, "[", ...server, `ctl=${this.control}`, "]"], {
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "ignore",
+    });
+    const deadline = performance.now() + MOUNT_LIMIT_MS;
+    while (statSync(this.mounted).size === 0) {
+      if (this.child.exitCode !== null) throw new Error(`nbdfuse ended: ${this.child.exitCode}`);
+      if (performance.now() > deadline) throw new Error("nbdfuse did not mount in time");
+      await Bun.sleep(20);
+    }
+  }
+}
