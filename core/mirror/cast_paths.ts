@@ -183,8 +183,10 @@ export class CastPaths {
       const end = Math.min(range.from + Math.min(range.count, left), this.sender.nextNumber);
       left -= Math.min(range.count, left);
       for (let number = range.from; number < end; number += 1) {
-        if (!this.sender.want(nowMs, number, reach.lane.peer, this.stream)) return false;
-        reach.askedCount += 1;
+        const answer = this.sender.want(nowMs, number, reach.lane.peer, this.stream);
+        if (answer === "gone") return false;
+        // What is asked for twice is not lost twice.
+        if (answer === "yes") reach.askedCount += 1;
       }
     }
     return true;

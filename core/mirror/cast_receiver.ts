@@ -6,6 +6,10 @@
  *                               | gap
  *                               +--random wait--> CASTNAK --> (hold off) --> CASTNAK ...
  *
+ * The sender's word of how far it is comes by the control lane and overtakes datagrams that wait
+ * in this host's own queues. So what only that word says to be missing is asked for when nothing
+ * has arrived for a whole back-off; a gap below a datagram that did arrive is asked for at once.
+ *
  * Timers after the NACK procedure of NORM (RFC 5740): a gap starts a random back-off, in which
  * reordered datagrams and repairs asked for by others arrive and cancel the request; after a
  * request comes a hold-off of about a repair's round trip, doubled while nothing arrives.
@@ -29,6 +33,11 @@ import { CAST_WINDOW, NAK_DATAGRAMS_MAX } from "./cast_sender.ts";
 
 const BACKOFF_MIN_MS = 1;
 const BACKOFF_SPREAD_MS = 4;
+/** So many said to be sent and not here are rather waiting in a queue than lost together. */
+const BACKLOG_DATAGRAMS = 64;
+const BACKLOG_MS = 40;
+/** A timer later than this was kept waiting by a busy loop, and so were the datagrams. */
+const LATE_MS = 2;
 const HOLD_OFF_MS = 20;
 const HOLD_OFF_MAX_MS = 160;
 
@@ -42,9 +51,15 @@ export class CastReceiver {
   next = 1;
   /** Highest number known to exist. */
   highest = 0;
+  /** Highest number that arrived. */
+  private seen = 0;
   private epoch: Epoch = 0;
   private lastProbe = 0;
   private nakAtMs = Infinity;
+  /** `next` when the waiting request was armed. */
+  private nextAtArm = 0;
+  /** The waiting request was put off because its timer came late. */
+  private wasLate = false;
   private holdOffMs = HOLD_OFF_MS;
   private nextAtNak = 0;
   private readonly slots: (Uint8Array | null)[] = [];
@@ -66,6 +81,7 @@ export class CastReceiver {
     this.isActive = true;
     this.next = 1;
     this.highest = 0;
+    this.seen = 0;
     this.lastProbe = 0;
     this.clear();
   }
@@ -96,6 +112,7 @@ export class CastReceiver {
     if (number >= this.next + CAST_WINDOW) return true;
     this.counters.datagramsReceived += 1;
     if (number > this.highest) this.highest = number;
+    if (number > this.seen) this.seen = number;
     if (number > this.next) {
       this.slots[number % CAST_WINDOW] = chunk;
       this.arm(nowMs);
@@ -126,6 +143,7 @@ export class CastReceiver {
     this.isActive = true;
     this.next = number;
     this.highest = number - 1;
+    this.seen = number - 1;
     this.clear();
     this.arm(nowMs);
   }
@@ -138,15 +156,23 @@ export class CastReceiver {
 
   expire(nowMs: number): void {
     if (nowMs < this.nakAtMs) return;
+    const isLate = nowMs - this.nakAtMs > LATE_MS && !this.wasLate;
+    this.wasLate = isLate;
     this.nakAtMs = Infinity;
     if (!this.isActive || this.next > this.highest) return;
+    const top = this.next === this.nextAtArm ? this.highest : Math.min(this.seen, this.highest);
+    if (isLate || this.next > top) {
+      this.arm(nowMs);
+      return;
+    }
     if (this.next === this.nextAtNak) {
       this.holdOffMs = Math.min(this.holdOffMs * 2, HOLD_OFF_MAX_MS);
     } else {
       this.holdOffMs = HOLD_OFF_MS;
     }
     this.nextAtNak = this.next;
-    this.sendNak();
+    this.sendNak(top);
+    this.nextAtArm = this.next;
     this.nakAtMs = nowMs + this.holdOffMs + this.random(BACKOFF_SPREAD_MS);
   }
 
@@ -154,17 +180,18 @@ export class CastReceiver {
     return this.nakAtMs;
   }
 
-  private sendNak(): void {
+  /** Asks for what is missing up to datagram `top`. */
+  private sendNak(top: number): void {
     const ranges: { from: number; count: number }[] = [];
     let named = 0;
     let from = this.next;
-    while (from <= this.highest && ranges.length < NAK_RANGES_MAX && named < NAK_DATAGRAMS_MAX) {
+    while (from <= top && ranges.length < NAK_RANGES_MAX && named < NAK_DATAGRAMS_MAX) {
       if (this.slots[from % CAST_WINDOW]) {
         from += 1;
         continue;
       }
       let end = from;
-      while (end <= this.highest && named < NAK_DATAGRAMS_MAX && !this.slots[end % CAST_WINDOW]) {
+      while (end <= top && named < NAK_DATAGRAMS_MAX && !this.slots[end % CAST_WINDOW]) {
         end += 1;
         named += 1;
       }
@@ -183,7 +210,9 @@ export class CastReceiver {
   /** Starts the back-off if a gap is known and no request is waiting. */
   private arm(nowMs: number): void {
     if (this.next > this.highest || this.nakAtMs !== Infinity) return;
-    this.nakAtMs = nowMs + BACKOFF_MIN_MS + this.random(BACKOFF_SPREAD_MS);
+    this.nextAtArm = this.next;
+    const waitMs = this.highest - this.seen > BACKLOG_DATAGRAMS ? BACKLOG_MS : 0;
+    this.nakAtMs = nowMs + waitMs + BACKOFF_MIN_MS + this.random(BACKOFF_SPREAD_MS);
   }
 
   private feed(chunk: Uint8Array): boolean {
@@ -206,6 +235,7 @@ export class CastReceiver {
     this.nakAtMs = Infinity;
     this.holdOffMs = HOLD_OFF_MS;
     this.nextAtNak = 0;
+    this.wasLate = false;
   }
 
   private random(spreadMs: number): number {

@@ -149,20 +149,20 @@ export class CastSender {
     }
   }
 
-  /** `peer` misses datagram `number`. False if it cannot be sent again. */
-  want(nowMs: number, number: number, peer: HostId, stream: OutStream): boolean {
-    if (number >= this.nextNumber) return true;
-    if (number < this.firstNumber) return false;
+  /** `peer` misses datagram `number`: will it be sent again? `late`: it just was. */
+  want(nowMs: number, number: number, peer: HostId, stream: OutStream): "yes" | "late" | "gone" {
+    if (number >= this.nextNumber) return "late";
+    if (number < this.firstNumber) return "gone";
     const slot = number % CAST_WINDOW;
-    if (!stream.ring.has(this.seqs[slot]!)) return false;
-    if (nowMs - this.repairedMs[slot]! < REPAIR_SPACING_MS) return true;
+    if (!stream.ring.has(this.seqs[slot]!)) return "gone";
+    if (nowMs - this.repairedMs[slot]! < REPAIR_SPACING_MS) return "late";
     if (this.wanted[slot] === 0) {
-      if (this.repairs.length >= REPAIRS_MAX) return true;
+      if (this.repairs.length >= REPAIRS_MAX) return "late";
       this.repairs.push(number);
       if (this.repairAtMs === Infinity) this.repairAtMs = nowMs + REPAIR_COLLECT_MS;
-    }
+    } else if ((this.wanted[slot]! & (1 << peer)) !== 0) return "late";
     this.wanted[slot] = this.wanted[slot]! | (1 << peer);
-    return true;
+    return "yes";
   }
 
   /** Sends the repairs that were collected long enough. */

@@ -30,6 +30,8 @@ export interface NetFaults {
   packetDuplicate: number;
   packetReorder: number;
   packetCorrupt: number;
+  /** Datagrams only: they wait in a queue that the streams do not have. */
+  packetQueueMs: number;
   /** A connection that could not move bytes for this long breaks. */
   stallMs: number;
   /** From both sides knowing it is down to a new connection, uniform from 0. */
@@ -47,6 +49,7 @@ export const CALM: NetFaults = {
   packetDuplicate: 0,
   packetReorder: 0,
   packetCorrupt: 0,
+  packetQueueMs: 0,
   stallMs: 2000,
   reconnectMs: 20,
 };
@@ -274,7 +277,8 @@ export class SimNet {
     const copies = this.random.chance(this.faults.packetDuplicate) ? 2 : 1;
     for (let copy = 0; copy < copies; copy += 1) {
       const isLate = this.random.chance(this.faults.packetReorder);
-      const delayMs = this.delay() + (isLate ? this.random.fraction() * 10 : 0);
+      const lateMs = isLate ? this.random.fraction() * 10 : 0;
+      const delayMs = this.delay() + this.faults.packetQueueMs + lateMs;
       const bytes = chunk.slice();
       if (this.random.chance(this.faults.packetCorrupt)) this.flip(bytes);
       this.schedule(delayMs, () => {

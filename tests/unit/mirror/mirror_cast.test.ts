@@ -51,6 +51,18 @@ test("20 % loss at one receiver, doubles and disorder are repaired (FAULTS 38)",
   expect(pathOf(cluster, 1)).toBe("shared");
 });
 
+test("datagrams that wait in the receiver's own queue are not asked for again", () => {
+  // The control lane overtakes: what the sender says to have sent takes 30 ms to get here.
+  const cluster = clusterOf(18, 2, { packetQueueMs: 30 });
+  const sender = cluster.host(0);
+  for (let each = 0; each < 100; each += 1) {
+    cluster.act(sender, () => sender.write(4, { shared: true }));
+  }
+  expect(cluster.runUntil(2000, () => cluster.isQuiet())).toBe(true);
+  expect(sender.mirror.counters.naksReceived).toBe(0);
+  expect(sender.mirror.counters.fallbacks).toBe(0);
+});
+
 test("the loss of the very last datagram is found", () => {
   const cluster = clusterOf(3, 2);
   cluster.net.faults.packetLoss = 1;
