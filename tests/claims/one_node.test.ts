@@ -5,6 +5,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { expectEqual, writeAll } from "../tools/bytes.ts";
 import { Cluster, type ClusterOptions } from "../tools/cluster.ts";
 import { MountedVolume, NEEDS_OF_FILE_SYSTEM } from "../tools/file_system.ts";
 import { Cleanup, must, pattern, testWith } from "../tools/lab.ts";
@@ -45,18 +46,6 @@ function imageOf(cluster: Cluster, name: string): Uint8Array {
     volumeName: "vol0",
     volumeBytes: VOLUME_BYTES,
   });
-}
-
-async function writeAll(client: NbdClient, offset: number, data: Uint8Array): Promise<void> {
-  const writes: Promise<void>[] = [];
-  for (let at = 0; at < data.length; at += MIB) {
-    writes.push(client.write(offset + at, data.subarray(at, at + MIB)));
-  }
-  await Promise.all(writes);
-}
-
-function expectEqual(found: Uint8Array, wanted: Uint8Array): void {
-  expect(Buffer.compare(found, wanted)).toBe(0);
 }
 
 /** Hex of 127.0.1.x as /proc/net/tcp shows it (little endian). */

@@ -5,6 +5,10 @@
  * of the machine's own network is touched; `close()` deletes the namespaces and all in them.
  */
 import { randomInt } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { ClusterOptions } from "./cluster.ts";
 import { must, run } from "./lab.ts";
 
 export type Network = "dedicated" | "shared";
@@ -18,6 +22,8 @@ export class NetLab {
   private readonly prefix = `vsan${process.pid}x${randomInt(1000)}`;
   private readonly names: readonly string[];
   private readonly made: string[] = [];
+  /** Clients outside the namespaces reach the hosts by sockets here. */
+  private readonly sockets = mkdtempSync(join(tmpdir(), "vsan-nbd-"));
 
   private constructor(names: readonly string[]) {
     this.names = names;
@@ -32,6 +38,16 @@ export class NetLab {
       await lab.close();
       throw thrown;
     }
+  }
+
+  /** What a cluster in this lab needs in its config. */
+  get clusterOptions(): Partial<ClusterOptions> {
+    return {
+      linkAddress: (name, port) => `${this.address(name, "dedicated")}:${port}`,
+      sharedAddress: (name, port) => `${this.address(name, "shared")}:${port}`,
+      nbdAddress: (name) => `unix:${join(this.sockets, `${name}.sock`)}`,
+      wrapper: (name) => this.wrapper(name),
+    };
   }
 
   address(name: string, network: Network): string {
@@ -93,6 +109,7 @@ export class NetLab {
 
   async close(): Promise<void> {
     for (const space of this.made.splice(0).reverse()) await run(["ip", "netns", "del", space]);
+    rmSync(this.sockets, { recursive: true, force: true });
   }
 
   private space(name: string): string {

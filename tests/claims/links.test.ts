@@ -1,0 +1,129 @@
+/**
+ * The claims about the ways between the servers: a dedicated link, the shared network, one taking
+ * over from the other, and a third server. Hosts are in network namespaces with two networks.
+ */
+import { afterEach, expect } from "bun:test";
+import { expectEqual, readAll, writeAll } from "../tools/bytes.ts";
+import { Cluster, type ClusterOptions } from "../tools/cluster.ts";
+import { Cleanup, pattern, testWith } from "../tools/lab.ts";
+import { Load } from "../tools/load.ts";
+import { NEEDS_OF_NET_LAB, NetLab } from "../tools/net_lab.ts";
+
+const MIB = 1024 * 1024;
+/** A host that stops answering is voted out after this; everything below must be done by then. */
+const STALL_LIMIT_MS = 10_000;
+const cleanup = new Cleanup();
+afterEach(async () => await cleanup.run());
+
+async function start(
+  hosts: readonly string[],
+  options: Partial<ClusterOptions>,
+): Promise<{ lab: NetLab; cluster: Cluster }> {
+  const lab = await NetLab.create(hosts);
+  cleanup.add(() => lab.close());
+  const cluster = await Cluster.start({
+    hosts,
+    storeBytes: 256 * MIB,
+    ...lab.clusterOptions,
+    ...options,
+  });
+  cleanup.add(() => cluster.close());
+  await cluster.inSync();
+  return { lab, cluster };
+}
+
+async function usesPath(cluster: Cluster, name: string, via: string): Promise<void> {
+  await cluster.until(name, `its links go over the ${via} network`, ({ hosts, host }) => {
+    const own = hosts.find((entry) => entry.name === host);
+    const used = own?.paths.filter((path) => path.rttMicros >= 0) ?? [];
+    return used.length === hosts.length - 1 && used.every((path) => path.via === via);
+  });
+}
+
+for (const { claims, mirror, other } of [
+  { claims: "claim 12", mirror: "dedicated", other: "shared" },
+  { claims: "claim 13", mirror: "shared", other: "dedicated" },
+] as const) {
+  const name = `${claims}: the means for communicating is the ${mirror} network`;
+  testWith(NEEDS_OF_NET_LAB, name, async () => {
+    const { lab, cluster } = await start(["first", "second"], { mirror });
+    await usesPath(cluster, "first", "dedicated");
+    const clients = [await cluster.client("first"), await cluster.client("second")] as const;
+    const data = [pattern(12, 16 * MIB), pattern(13, 16 * MIB)] as const;
+    const sent = async (network: "dedicated" | "shared"): Promise<number> =>
+      (await lab.sentBytes("first", network)) + (await lab.sentBytes("second", network));
+    const before = { used: await sent(mirror), unused: await sent(other) };
+    await Promise.all([writeAll(clients[0], 0, data[0]), writeAll(clients[1], 32 * MIB, data[1])]);
+    expect((await sent(mirror)) - before.used).toBeGreaterThan(32 * MIB);
+    expect((await sent(other)) - before.unused).toBeLessThan(2 * MIB);
+    expectEqual(await readAll(clients[1], 0, 16 * MIB), data[0]);
+    expectEqual(await readAll(clients[0], 32 * MIB, 16 * MIB), data[1]);
+  });
+}
+
+for (const { claims, mirror } of [
+  { claims: "claim 21", mirror: "dedicated" },
+  { claims: "claim 22", mirror: "shared" },
+] as const) {
+  const name = `${claims}: the other network takes over from the ${mirror} one, and back`;
+  testWith(NEEDS_OF_NET_LAB, name, async () => {
+    const { lab, cluster } = await start(["first", "second"], { mirror });
+    await usesPath(cluster, "first", "dedicated");
+    const loads = [
+      new Load(await cluster.client("first"), { offset: 0, bytes: 8 * MIB, seed: 21 }),
+      new Load(await cluster.client("second"), { offset: 16 * MIB, bytes: 8 * MIB, seed: 22 }),
+    ];
+    await Promise.all(loads.map((load) => load.progress(50)));
+    await lab.cable("second", mirror, false);
+    await Promise.all(loads.map((load) => load.progress(50)));
+    if (mirror === "dedicated") await usesPath(cluster, "first", "shared");
+    await lab.cable("second", mirror, true);
+    await usesPath(cluster, "first", "dedicated");
+    await Promise.all(loads.map((load) => load.progress(50)));
+    const results = await Promise.all(loads.map((load) => load.stop()));
+    for (const { slowestMs } of results) expect(slowestMs).toBeLessThan(STALL_LIMIT_MS);
+    await cluster.inSync();
+    for (const host of ["first", "second"]) {
+      const client = await cluster.client(host);
+      for (const [index, { expected }] of results.entries()) {
+        expectEqual(await readAll(client, index * 16 * MIB, 8 * MIB), expected);
+      }
+    }
+  });
+}
+
+testWith(
+  NEEDS_OF_NET_LAB,
+  "claims 23, 24: three servers mirror to one another, whichever link is cut",
+  async () => {
+    const names = ["first", "second", "third"] as const;
+    const { lab, cluster } = await start(names, {});
+    await usesPath(cluster, "first", "dedicated");
+    const loads: Load[] = [];
+    for (const [index, name] of names.entries()) {
+      const options = { offset: index * 16 * MIB, bytes: 8 * MIB, seed: 23 + index };
+      loads.push(new Load(await cluster.client(name), options));
+    }
+    const pairs = [
+      ["first", "second"],
+      ["second", "third"],
+      ["first", "third"],
+    ] as const;
+    for (const [one, other] of pairs) {
+      await Promise.all(loads.map((load) => load.progress(20)));
+      await lab.separate(one, other, ["dedicated", "shared"]);
+      await Promise.all(loads.map((load) => load.progress(20)));
+      await lab.join(one, other, ["dedicated", "shared"]);
+      await cluster.inSync();
+    }
+    const results = await Promise.all(loads.map((load) => load.stop()));
+    for (const { slowestMs } of results) expect(slowestMs).toBeLessThan(STALL_LIMIT_MS);
+    for (const name of names) {
+      const client = await cluster.client(name);
+      for (const [index, { expected }] of results.entries()) {
+        expectEqual(await readAll(client, index * 16 * MIB, 8 * MIB), expected);
+      }
+    }
+  },
+  120_000,
+);
