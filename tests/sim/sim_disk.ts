@@ -64,6 +64,8 @@ export class SimDisk implements Disk {
   syncCount = 0;
   readCount = 0;
   bytesWritten = 0;
+  /** Sees every write as it is started. */
+  onWrite: ((offset: number, length: number) => void) | null = null;
   readonly media: SimMedia;
   private readonly options: SimDiskOptions;
   private readonly random: SeededRandom;
@@ -113,6 +115,7 @@ export class SimDisk implements Disk {
     this.check(offset, buffer, at, length);
     assert(offset % SECTOR === 0 && length % SECTOR === 0, "sim disk: unaligned write");
     this.writeCount += 1;
+    this.onWrite?.(offset, length);
     this.bytesWritten += length;
     const bytes = buffer.slice(at, at + length);
     const inFlight: WriteInFlight = { offset, bytes, buffer, at };
