@@ -388,12 +388,10 @@ export class Membership {
     this.proposer.onBeat(from, beat);
     const { opener, keeper } = this;
     const decided = opener.decidedBallot;
-    const accepted = keeper.durable.accepted;
     if (decided !== null && beat.decided < decided.view.epoch) {
       this.ground.send(from, { kind: "decided", ballot: decided });
-    } else if (accepted !== null && keeper.canVote) {
-      const epoch = accepted.view.epoch;
-      if (epoch > beat.decided && epoch > opener.decidedEpoch) this.voter.announce(accepted, from);
+    } else if (keeper.acceptedEpoch > Math.max(beat.decided, opener.decidedEpoch)) {
+      this.voter.remind(from);
     }
     const isOurs = beat.decided === opener.decidedEpoch && opener.activeEpoch === beat.decided;
     if (isOurs && beat.decided !== 0 && beat.open !== beat.decided) opener.sayActive(from);

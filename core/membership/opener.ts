@@ -195,6 +195,7 @@ export class Opener {
     const cut = unionOf(opening);
     const { id, forced } = view;
     const line = extend(opening.line, { epoch, id, from: opening.from, forced, cut });
+    this.ground.local = { ...this.ground.local, history: line };
     const text = `View ${epoch} is open: ${this.ground.namesOf(view.members)}.`;
     this.ground.trace.event("info", "view.opened", text, { epoch });
     this.ground.sink.opened(view, cut, this.actives(view), line);

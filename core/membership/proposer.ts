@@ -6,8 +6,8 @@
  *   any --rejected, out of time, promised to a rival--> idle, waiting at random
  *
  * Invariants:
- *  1. Of one epoch at most one ballot is ever sent: epochs carry the proposer's id, grow, and are
- *     durable in our own promise before anybody else's counts.
+ *  1. Of one epoch at most one ballot is ever sent: epochs carry the proposer's id, and a voter
+ *     promises an epoch once, so no second majority can be had for it, not even after a restart.
  *  2. Nothing is sealed for a proposal that a majority would not support (pre-vote).
  */
 import { type Epoch, type HostId, nextEpoch } from "../base/units.ts";

@@ -152,12 +152,21 @@ export class Voter {
     const serves = lists(recipientsOf(ballot.view), ground.self, keeper.state.inc);
     const served = serves ? { servedEpoch: epoch, servedBoot: ground.local.boot } : {};
     keeper.write({ accepted: ballot, ...served }, () => {
-      if (keeper.state.accepted?.view.epoch === epoch) this.announce(ballot);
+      if (keeper.canVote && keeper.acceptedEpoch === epoch) this.announce(ballot);
     });
   }
 
-  /** Tells everyone what this voter accepted; also again, to one who seems not to know. */
-  announce(ballot: Ballot, only: HostId | null = null): void {
+  /** Tells one who seems not to know what this voter accepted, unless it promised more since. */
+  remind(peer: HostId): void {
+    const accepted = this.keeper.durable.accepted;
+    // After amnesia the accepted view is hearsay of others: a vote only if nothing newer was
+    // promised, just as any accept.
+    if (!this.keeper.canVote || accepted?.view.epoch !== this.keeper.state.promised) return;
+    this.announce(accepted, peer);
+  }
+
+  /** Tells everyone what this voter accepted. */
+  private announce(ballot: Ballot, only: HostId | null = null): void {
     const message: MessageOf<"accepted"> = {
       kind: "accepted",
       ballot,

@@ -196,6 +196,49 @@ describe("hostile peers", () => {
     expect(alone.refusals.length).toBe(2);
   });
 
+  test("R14: what others accepted is no vote of ours below what they promised", () => {
+    const ballot = {
+      view: {
+        epoch: 65,
+        id: 1,
+        parent: 0,
+        voters: [hostId(0), hostId(1), hostId(2)],
+        members: [{ host: hostId(1), inc: 5 }],
+        joining: [],
+        forced: false,
+      },
+      opening: { from: 0, continuing: [], line: [] },
+      promisers: [],
+    };
+    for (const promised of [65, 130]) {
+      const alone = new Alone();
+      for (const peer of [1, 2]) alone.machine.linkUp(alone.nowMs, hostId(peer), 1);
+      for (const peer of [1, 2]) alone.hello(peer, 5, peer);
+      const asked = alone.sent.find(({ message }) => message.kind === "inquire");
+      const { voterInc } = asked!.message as MessageOf<"inquire">;
+      const answer = { kind: "answer" as const, voterInc, voting: true, newestOpen: 0 };
+      alone.control(1, { ...answer, promised: 65, accepted: ballot });
+      alone.control(2, { ...answer, promised, accepted: null });
+      expect(alone.machine.status(alone.nowMs).epoch).toBe(65);
+      alone.control(2, {
+        kind: "beat",
+        clock: 0,
+        asks: 0,
+        knows: alone.machine.incarnation,
+        promised,
+        accepted: 0,
+        decided: 0,
+        active: 0,
+        open: 0,
+        hears: 7,
+        accused: 0,
+        flags: 0,
+      });
+      const votes = alone.sent.filter(({ message }) => message.kind === "accepted");
+      expect(votes.length).toBe(promised === 65 ? 1 : 0);
+    }
+  });
+
   test("a life that is not newer than the known one is told so and not heard", () => {
     const alone = new Alone();
     alone.machine.linkUp(alone.nowMs, hostId(1), 1);
