@@ -29,6 +29,8 @@ const PROBE_INTERVAL_MS = 10_000;
 const MEETING_MS_MAX = 250;
 /** Connecting and both handshakes must be done by then. */
 const ATTEMPT_MS_MAX = 2500;
+/** Ticks come every 50 ms unless the loop is held up. */
+const STALL_MS = 100;
 /** A link that lived shorter than this does not count as success for the back-off. */
 const STABLE_MS = 2000;
 
@@ -70,6 +72,7 @@ export class PeerDialer {
   /** The peer was found by a probe; the shared path is next unless the dedicated one comes up. */
   private hasMet = false;
   private changedMs = -Infinity;
+  private tickedMs = -Infinity;
 
   constructor(
     peer: HostId,
@@ -134,6 +137,10 @@ export class PeerDialer {
   }
 
   tick(nowMs: number): void {
+    // After the start, and when our own loop stood still so that answers are still unread, the
+    // shared path has to wait for its turn again.
+    if (nowMs - this.tickedMs > STALL_MS) this.headStart(nowMs);
+    this.tickedMs = nowMs;
     for (const route of this.routes) {
       const { attempt } = route;
       if (attempt !== null && nowMs - attempt.startedMs > ATTEMPT_MS_MAX) {
@@ -148,6 +155,13 @@ export class PeerDialer {
 
   stop(): void {
     for (const route of this.routes) this.abandon(route);
+  }
+
+  private headStart(nowMs: number): void {
+    for (const route of this.routes) {
+      if (route.path !== PATH.shared) continue;
+      route.nextMs = Math.max(route.nextMs, nowMs + SHARED_DELAY_MS);
+    }
   }
 
   /** The peer is there: its dedicated link is dialled now, whatever the back-off says. */
