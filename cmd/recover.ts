@@ -1,13 +1,14 @@
 /** `vsan recover`: rebuild this host's disk from the others, or check a store. */
 import { defineCommand } from "citty";
-import { resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { COMMON_ARGS } from "./arguments.ts";
 import { configOf, laterCommand, printJson } from "./command.ts";
 import type { Config } from "./config.ts";
 import { ControlClient } from "./control_client.ts";
 import { failure, refusal, usageError } from "./exit.ts";
 import { Progress } from "./progress.ts";
-import { followRecovery, type RecoveryTarget } from "./recovery.ts";
+import { followRecovery, type RecoveryTarget, SETTLE_MS } from "./recovery.ts";
 import { startRuntime } from "./runtime.ts";
 import { runUntilSignal } from "./signals.ts";
 import { readStatus, type StatusDocument, statusDocument } from "./status_document.ts";
@@ -48,6 +49,9 @@ export const recoverCommand = defineCommand({
       );
     }
     const path = args.store === undefined ? null : resolve(args.store);
+    if (path !== null && !existsSync(dirname(path))) {
+      throw usageError(`vsan recover: --store ${path}: there is no directory ${dirname(path)}`);
+    }
     const json = args.json === true;
     const request = { config, path, force: args.force === true, json };
     const client = new ControlClient(config);
@@ -59,6 +63,7 @@ export const recoverCommand = defineCommand({
 /** Through the running `vsan serve`, which goes on serving its clients meanwhile. */
 async function recoverThrough(client: ControlClient, request: RecoverRequest): Promise<void> {
   const target: RecoveryTarget = {
+    patienceMs: 0,
     status: async () => readStatus(await client.get("/status")),
     isReady: async () => true,
     begin: async () => {
@@ -86,6 +91,7 @@ async function recoverAlone(request: RecoverRequest): Promise<void> {
     },
   );
   const target: RecoveryTarget = {
+    patienceMs: SETTLE_MS,
     status: async () => {
       const status = drive.host.status(drive.nowMs());
       return statusDocument(status, drive.paths(), options.roster);

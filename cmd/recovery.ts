@@ -2,17 +2,22 @@
  * Following one host's recovery to its end, whoever runs the host.
  *
  * The store may need nothing (the host is in sync), only time (a resync goes on), or a beginning
- * (the disk is failed, missing or blank): `begin` is asked for at most once.
+ * (the disk is failed, missing or blank): `begin` is carried out at most once.
  */
-import { failure } from "./exit.ts";
+import { CommandError, EXIT, failure } from "./exit.ts";
 import type { Progress } from "./progress.ts";
 import { ownEntry, type StatusDocument } from "./status_document.ts";
 
 const POLL_MS = 200;
 /** How long a host may take to find its view before its state is believed. */
-const SETTLE_MS = 3000;
+export const SETTLE_MS = 3000;
 
 export interface RecoveryTarget {
+  /**
+   * Refusals count only when they still stand after so long: a host that has just started does
+   * not know the others yet.
+   */
+  readonly patienceMs: number;
   status(): Promise<StatusDocument>;
   /** True once the host knows its own disk. */
   isReady(): Promise<boolean>;
@@ -38,9 +43,8 @@ export async function followRecovery(
       const settled = (await target.isReady()) || performance.now() - begunAt > SETTLE_MS;
       const needsBegin = own.disk !== "ok" || own.state === "diskless" || isAsked;
       if (!hasBegun && needsBegin && settled) {
-        await target.begin();
-        hasBegun = true;
-        badSince = performance.now();
+        hasBegun = await tryBegin(target, performance.now() - begunAt >= target.patienceMs);
+        if (hasBegun) badSince = performance.now();
       } else if (hasBegun && own.disk === "failed" && performance.now() - badSince > SETTLE_MS) {
         throw failure(`the disk failed again: ${own.why}`);
       }
@@ -49,6 +53,18 @@ export async function followRecovery(
     }
   } finally {
     progress.finish();
+  }
+}
+
+/** True once begun; a refusal is passed on if it `isFinal`. */
+async function tryBegin(target: RecoveryTarget, isFinal: boolean): Promise<boolean> {
+  try {
+    await target.begin();
+    return true;
+  } catch (thrown) {
+    const isRefusal = thrown instanceof CommandError && thrown.code === EXIT.refused;
+    if (isFinal || !isRefusal) throw thrown;
+    return false;
   }
 }
 

@@ -97,9 +97,12 @@ export class StoreLife {
       this.format(storeSink);
       return;
     }
-    const blank = result.code === "blank";
     this.state = "failed";
-    this.why = blank ? "the store is blank; `vsan recover` rebuilds it" : result.why;
+    this.why = result.why;
+    if (result.code === "blank") this.why = "the store is blank; `vsan recover` rebuilds it";
+    else if (this.mode === "recover" && mayReplace("force", result.code)) {
+      this.why = `${result.why}; only --force overwrites it`;
+    }
     this.opening = null;
     this.sink.storeSettled();
   }

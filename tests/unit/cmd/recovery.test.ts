@@ -32,6 +32,7 @@ function statusOf([state, disk]: State): StatusDocument {
 
 /** A host that goes through `states`, one per question; the last one stays. */
 class ScriptedHost implements RecoveryTarget {
+  patienceMs = 0;
   begun = 0;
   asked = 0;
   private readonly states: readonly State[];
@@ -94,6 +95,20 @@ describe("following", () => {
     const host = new ScriptedHost([["in-sync", "ok"]]);
     await followRecovery(host, true, quiet());
     expect(host.begun).toBe(1);
+  });
+
+  test("a refusal of a host that has just started may not be its last word", async () => {
+    const host = new ScriptedHost(
+      [
+        ["diskless", "failed"],
+        ["diskless", "failed"],
+        ["in-sync", "ok"],
+      ],
+      refusal("no host in sync is connected"),
+    );
+    host.patienceMs = 60_000;
+    await followRecovery(host, false, quiet());
+    expect(host.begun).toBe(2);
   });
 
   test("a refusal ends it", async () => {
