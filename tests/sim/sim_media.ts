@@ -64,7 +64,7 @@ export class SimMedia {
     this.poke(offset, byte);
   }
 
-  /** A write that reached the device's cache. Whole sectors. */
+  /** A write that reached the device's cache. Whole sectors; `bytes` is kept, do not change it. */
   write(offset: number, bytes: Uint8Array): void {
     this.stamp += 1;
     const first = Math.floor(offset / SECTOR);
@@ -75,7 +75,7 @@ export class SimMedia {
         entry = { versions: [this.peek(sector * SECTOR, SECTOR)], stamps: [0] };
         this.dirty.set(sector, entry);
       }
-      entry.versions.push(bytes.slice(index * SECTOR, (index + 1) * SECTOR));
+      entry.versions.push(bytes.subarray(index * SECTOR, (index + 1) * SECTOR));
       entry.stamps.push(this.stamp);
     }
     this.poke(offset, bytes);
