@@ -46,6 +46,8 @@ export interface ClusterOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Another executable than `EXECUTABLE`. */
   readonly executable?: string;
+  /** Flags for every `vsan serve` that `start` starts. */
+  readonly serveFlags?: readonly string[];
   /** Start only these at first; all without. */
   readonly started?: readonly string[];
   readonly readyTimeoutMs?: number;
@@ -70,7 +72,7 @@ export class Cluster {
       await cluster.prepare(options);
       const names = options.started ?? options.hosts;
       const waitMs = options.readyTimeoutMs ?? 20_000;
-      await Promise.all(names.map((name) => cluster.host(name).start(waitMs)));
+      await Promise.all(names.map((name) => cluster.host(name).start(waitMs, options.serveFlags)));
       return cluster;
     } catch (thrown) {
       const logs = cluster.logTails();

@@ -1,0 +1,242 @@
+/**
+ * The claims about policing: who may write a portion is settled between the servers before any
+ * store is touched; by priority, then by time; and by all of them together, without a lock server.
+ */
+import { afterEach, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { expectEqual } from "../tools/bytes.ts";
+import { Cluster, type ClusterOptions } from "../tools/cluster.ts";
+import { Cleanup, pattern, run, testWith, until } from "../tools/lab.ts";
+import type { NbdClient } from "../tools/nbd_client.ts";
+import { NEEDS_OF_NET_LAB, NetLab } from "../tools/net_lab.ts";
+
+const MIB = 1024 * 1024;
+const CHUNK = 64 * 1024;
+const cleanup = new Cleanup();
+afterEach(async () => await cleanup.run());
+
+async function start(options: Partial<ClusterOptions> = {}): Promise<Cluster> {
+  const cluster = await Cluster.start({
+    hosts: ["first", "second"],
+    storeBytes: 256 * MIB,
+    ...options,
+  });
+  cleanup.add(() => cluster.close());
+  await cluster.inSync();
+  return cluster;
+}
+
+interface Lease {
+  readonly startByte: number;
+  readonly endByte: number;
+  readonly holder: string;
+  readonly waiting: readonly string[];
+}
+
+async function leases(cluster: Cluster, name: string): Promise<Lease[]> {
+  const { control } = cluster.host(name);
+  return (await (await fetch("http://vsan/leases", { unix: control })).json()) as Lease[];
+}
+
+/** The holder of a byte as one host's policing module knows it; "" if nobody has it. */
+async function holderOf(cluster: Cluster, name: string, byte: number): Promise<string> {
+  const all = await leases(cluster, name);
+  return all.find((lease) => lease.startByte <= byte && byte < lease.endByte)?.holder ?? "";
+}
+
+/** A client that writes the same chunk again and again: its host never stops wanting it. */
+class Holder {
+  private isStopped = false;
+  private readonly done: Promise<void>[];
+
+  constructor(client: NbdClient, offset: number, data: Uint8Array) {
+    const work = async (): Promise<void> => {
+      while (!this.isStopped) await client.write(offset, data);
+    };
+    this.done = [work(), work(), work(), work()];
+    // `stop` tells of a failure; a test that failed before must not be hidden by it.
+    for (const each of this.done) each.catch(() => {});
+  }
+
+  async stop(): Promise<void> {
+    this.isStopped = true;
+    await Promise.all(this.done);
+  }
+}
+
+function priorities(of: Readonly<Record<string, number>>): Partial<ClusterOptions> {
+  return {
+    hosts: Object.keys(of),
+    hostLines: (name) => [`priority = ${of[name]}`],
+    // Waiting must not raise anybody's class while a test looks.
+    sections: ['[policing]\naging = "60s"\ntimeout = "60s"'],
+  };
+}
+
+/** Is the text in the store's file? Asked of another process: the holder must go on meanwhile. */
+async function isInStore(cluster: Cluster, name: string, text: string): Promise<boolean> {
+  const { code } = await run(["grep", "-qaF", text, cluster.host(name).store]);
+  return code === 0;
+}
+
+test("claim 7: a write without access touches no store", async () => {
+  const cluster = await start(priorities({ first: 1, second: 6 }));
+  const [first, second] = [await cluster.client("first"), await cluster.client("second")];
+  const holder = new Holder(second, 0, pattern(7, CHUNK));
+  await until("the second server has the portion", async () => {
+    return (await holderOf(cluster, "first", 0)) === "second";
+  });
+  const data = pattern(77, CHUNK);
+  const token = `claim-7-${crypto.randomUUID()}`;
+  data.set(new TextEncoder().encode(token));
+  let isDone = false;
+  const write = first.write(0, data).then(() => {
+    isDone = true;
+  });
+  await until("the first server waits for access", async () =>
+    (await leases(cluster, "first")).some((lease) => lease.waiting.includes("first")),
+  );
+  expect(await holderOf(cluster, "first", 0)).toBe("second");
+  for (const name of ["first", "second"]) {
+    expect(await isInStore(cluster, name, token)).toBe(false);
+  }
+  expect(isDone).toBe(false);
+  await holder.stop();
+  await write;
+  expectEqual(await second.read(0, CHUNK), data);
+  for (const name of ["first", "second"]) {
+    expect(await isInStore(cluster, name, token)).toBe(true);
+  }
+});
+
+test("claim 16: overlapping writes exclude one another, disjoint ones do not", async () => {
+  const cluster = await start();
+  const clients = [await cluster.client("first"), await cluster.client("second")] as const;
+  for (let round = 0; round < 40; round++) {
+    const both = clients.map((_, index) => pattern(1600 + 2 * round + index, CHUNK));
+    const own = clients.map((_, index) => pattern(1700 + 2 * round + index, CHUNK));
+    await Promise.all(
+      clients.flatMap((client, index) => [
+        client.write(0, both[index] as Uint8Array),
+        client.write((index + 1) * MIB, own[index] as Uint8Array),
+      ]),
+    );
+    const seen = await Promise.all(clients.map((client) => client.read(0, CHUNK)));
+    expectEqual(seen[1] as Uint8Array, seen[0] as Uint8Array);
+    // Never a mixture of both.
+    expect(both.some((data) => Buffer.compare(data, seen[0] as Uint8Array) === 0)).toBe(true);
+    for (const [index, data] of own.entries()) {
+      expectEqual(await clients[1 - index]!.read((index + 1) * MIB, CHUNK), data);
+    }
+  }
+});
+
+test("claim 17: the servers settle it by messages, which both of them trace", async () => {
+  const cluster = await start({ serveFlags: ["--json"], environment: { VSAN_LOG: "debug" } });
+  const [first, second] = [await cluster.client("first"), await cluster.client("second")];
+  await first.write(0, pattern(17, CHUNK));
+  await second.write(0, pattern(18, CHUNK));
+  await first.write(0, pattern(19, CHUNK));
+  for (const name of ["first", "second"]) {
+    const lines = readFileSync(cluster.host(name).logFile, "utf8").split("\n");
+    const granted = lines
+      .filter((line) => line.includes('"lease.granted"'))
+      .map((line) => JSON.parse(line) as { start: number; holder: number })
+      .filter(({ start }) => start === 0)
+      .map(({ holder }) => holder);
+    expect(granted).toEqual([0, 1, 0]);
+  }
+});
+
+testWith(NEEDS_OF_NET_LAB, "claim 18: they do so over the shared network", async () => {
+  const lab = await NetLab.create(["first", "second"]);
+  cleanup.add(() => lab.close());
+  const cluster = await start(lab.clusterOptions);
+  const [first, second] = [await cluster.client("first"), await cluster.client("second")];
+  await lab.cable("second", "dedicated", false);
+  await first.write(0, pattern(18, CHUNK));
+  const before = await lab.sentBytes("first", "shared");
+  await second.write(0, pattern(180, CHUNK));
+  expect(await holderOf(cluster, "first", 0)).toBe("second");
+  expect((await lab.sentBytes("first", "shared")) - before).toBeGreaterThan(0);
+  expectEqual(await first.read(0, CHUNK), pattern(180, CHUNK));
+});
+
+test("claim 25: every write request is policed, at every server alike", async () => {
+  const cluster = await start();
+  for (const [index, name] of ["first", "second", "first"].entries()) {
+    const client = await cluster.client(name);
+    const offset = (index % 2) * MIB + 3 * CHUNK;
+    await client.write(offset, pattern(25 + index, CHUNK));
+    for (const observer of ["first", "second"]) {
+      await until(
+        `${observer} knows the holder`,
+        async () => (await holderOf(cluster, observer, offset)) === name,
+      );
+    }
+    const other = await cluster.client(name === "first" ? "second" : "first");
+    await other.write(offset, pattern(250 + index, CHUNK));
+  }
+});
+
+/** `askers` ask in this order while `third` keeps the portion; the order in which they execute. */
+async function orderOf(
+  of: Readonly<Record<string, number>>,
+  askers: readonly string[],
+): Promise<string[]> {
+  const cluster = await start(priorities(of));
+  const keeper = await cluster.client("third");
+  const clients = await Promise.all(askers.map((name) => cluster.client(name)));
+  const holder = new Holder(keeper, 0, pattern(26, CHUNK));
+  await until("the third server has the portion", async () => {
+    return (await holderOf(cluster, "first", 0)) === "third";
+  });
+  const order: string[] = [];
+  const asks: Promise<unknown>[] = [];
+  for (const [index, name] of askers.entries()) {
+    const write = clients[index]?.write(0, pattern(260 + index, CHUNK));
+    asks.push(Promise.resolve(write).then(() => order.push(name)));
+    await until(`${name} waits`, async () =>
+      (await leases(cluster, name)).some((lease) => lease.waiting.includes(name)),
+    );
+  }
+  expect(order).toEqual([]);
+  await holder.stop();
+  await Promise.all(asks);
+  const last = askers.indexOf(order[1] as string);
+  expectEqual(await keeper.read(0, CHUNK), pattern(260 + last, CHUNK));
+  return order;
+}
+
+test("claim 26: a request of higher priority precedes an earlier one", async () => {
+  const order = await orderOf({ first: 1, second: 4, third: 6 }, ["first", "second"]);
+  expect(order).toEqual(["second", "first"]);
+});
+
+for (const askers of [
+  ["first", "second"],
+  ["second", "first"],
+]) {
+  test(`claim 26: of equal priority ${askers[0]} precedes, who asked earlier`, async () => {
+    expect(await orderOf({ first: 2, second: 2, third: 6 }, askers)).toEqual(askers);
+  });
+}
+
+test("claim 27: the policing modules do it together, and any host may be missing", async () => {
+  const names = ["first", "second", "third"];
+  const cluster = await start({ hosts: names });
+  for (const missing of names) {
+    const left = names.filter((name) => name !== missing);
+    const clients = await Promise.all(left.map((name) => cluster.client(name)));
+    await cluster.host(missing).kill();
+    for (let round = 0; round < 5; round++) {
+      const data = clients.map((_, index) => pattern(2700 + 2 * round + index, CHUNK));
+      await Promise.all(clients.map((client, index) => client.write(0, data[index] as Uint8Array)));
+      const seen = await clients[0]!.read(0, CHUNK);
+      expect(data.some((each) => Buffer.compare(each, seen) === 0)).toBe(true);
+      expectEqual(await clients[1]!.read(0, CHUNK), seen);
+    }
+    await cluster.host(missing).start();
+    await cluster.inSync();
+  }
+});
