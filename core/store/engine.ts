@@ -23,7 +23,7 @@ import type { Refusal } from "./superblocks.ts";
 import { type Task, TaskIo, WAIT, type Wait } from "./task.ts";
 
 const READ_SLOTS_DEFAULT = 64;
-/** With writes, a sync, a task and a discard still far fewer operations than DiskOps has room for. */
+/** With writes, a sync, a task and a discard far fewer operations than DiskOps has room for. */
 const READ_SLOTS_MAX = 128;
 /** Pause between turns of background work when nothing presses. */
 const TURN_MS = 1;
@@ -137,7 +137,9 @@ export class StoreEngine {
     if (live !== null && this.phase !== "opening") {
       live.reader.flush();
       const isFlushed = this.flushMetas();
-      if (isFlushed) for (const token of this.heldSyncs.splice(0)) live.writer.wantSync(token);
+      if (isFlushed && this.heldSyncs.length > 0) {
+        for (const token of this.heldSyncs.splice(0)) live.writer.wantSync(token);
+      }
       live.writer.submit(this.task !== null);
       this.answerSyncs(live);
       this.discard(live);

@@ -315,6 +315,7 @@ export class StoreReader {
 
   /** Tells what ended inside `read`. Called when the owner handles an event. */
   flush(): void {
+    if (!this.hasNews) return;
     for (const found of this.bad.splice(0)) {
       this.events.badBlock(found.volume, found.lba, found.why);
     }

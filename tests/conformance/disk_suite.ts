@@ -139,7 +139,7 @@ export function diskSuite(name: string, open: () => Promise<DiskRig>): void {
       expect(() => disk.write(1, disk.sizeBytes, buffer, 0, 4096)).toThrow("past the end");
     });
 
-    test("many operations at once, in any order, each completes once with its own data", async () => {
+    test("many operations at once: each completes once, with its own data", async () => {
       const count = 300;
       const data = noise(count * 4096, 8);
       for (let index = 0; index < count; index += 1) {
