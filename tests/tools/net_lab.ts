@@ -16,7 +16,7 @@ const NETWORKS = ["dedicated", "shared"] as const;
 const SUBNET = { dedicated: "10.71.0", shared: "10.72.0" } as const;
 /** The workstation's address on the shared network. */
 export const WORKSTATION = `${SUBNET.shared}.254`;
-export const NEEDS_OF_NET_LAB = ["root", "namespaces", "ip", "iptables", "sysctl"] as const;
+export const NEEDS_OF_NET_LAB = ["root", "namespaces", "ip", "iptables"] as const;
 
 export class NetLab {
   private readonly prefix = `vsan${process.pid}x${randomInt(1000)}`;
@@ -99,12 +99,6 @@ export class NetLab {
   async sentBytes(name: string, network: Network): Promise<number> {
     const words = ["ip", "-n", this.space(name), "-j", "-s", "link", "show", "dev", network];
     return JSON.parse(await must(words))[0].stats64.tx.bytes;
-  }
-
-  /** TCP connections of a host, as "local peer" addresses. */
-  async connections(name: string): Promise<string[]> {
-    const list = await must([...this.wrapper(name), "ss", "-Htn", "state", "established"]);
-    return list.split("\n").filter((line) => line !== "");
   }
 
   async close(): Promise<void> {
