@@ -3,7 +3,7 @@
  * look like. What concerns several values at once is in `config_check.ts`.
  */
 import * as v from "valibot";
-import { BLOCK_BYTES } from "../core/base/units.ts";
+import { BLOCK_BYTES, MIB } from "../core/base/units.ts";
 import { isMulticast, parseAddress, parseTcpAddress } from "./address.ts";
 import { parseDuration, parseSize } from "./quantity.ts";
 
@@ -61,6 +61,9 @@ function wholeNumber(least: number, most: number) {
   );
 }
 
+/** 24 segments of 4 MiB and the superblocks; below it a store would be refused after its making. */
+const STORE_BYTES_LEAST = 100 * MIB;
+
 const clusterSchema = v.strictObject({
   name: v.optional(name, "vsan"),
   key_file: v.optional(path, "cluster.key"),
@@ -79,7 +82,15 @@ const hostSchema = v.strictObject({
   link: v.optional(tcp),
   shared: v.optional(tcp),
   store: v.optional(path),
-  store_size: v.optional(size),
+  store_size: v.optional(
+    v.pipe(
+      size,
+      v.check(
+        (bytes) => bytes >= STORE_BYTES_LEAST && bytes % BLOCK_BYTES === 0,
+        `expected a size of whole ${BLOCK_BYTES}-byte blocks, 100M at least`,
+      ),
+    ),
+  ),
   nbd: v.optional(v.array(nbd, "expected a list of addresses"), []),
   control: v.optional(path),
   state: v.optional(path),
