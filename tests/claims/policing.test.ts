@@ -7,7 +7,6 @@ import { readFileSync } from "node:fs";
 import { expectEqual } from "../tools/bytes.ts";
 import { Cluster, type ClusterOptions } from "../tools/cluster.ts";
 import { Cleanup, pattern, run, testWith, until } from "../tools/lab.ts";
-import type { NbdClient } from "../tools/nbd_client.ts";
 import { NEEDS_OF_NET_LAB, NetLab } from "../tools/net_lab.ts";
 
 const MIB = 1024 * 1024;
@@ -44,26 +43,6 @@ async function holderOf(cluster: Cluster, name: string, byte: number): Promise<s
   return all.find((lease) => lease.startByte <= byte && byte < lease.endByte)?.holder ?? "";
 }
 
-/** A client that writes the same chunk again and again: its host never stops wanting it. */
-class Holder {
-  private isStopped = false;
-  private readonly done: Promise<void>[];
-
-  constructor(client: NbdClient, offset: number, data: Uint8Array) {
-    const work = async (): Promise<void> => {
-      while (!this.isStopped) await client.write(offset, data);
-    };
-    this.done = [work(), work(), work(), work()];
-    // `stop` tells of a failure; a test that failed before must not be hidden by it.
-    for (const each of this.done) each.catch(() => {});
-  }
-
-  async stop(): Promise<void> {
-    this.isStopped = true;
-    await Promise.all(this.done);
-  }
-}
-
 function priorities(of: Readonly<Record<string, number>>): Partial<ClusterOptions> {
   return {
     hosts: Object.keys(of),
@@ -73,19 +52,25 @@ function priorities(of: Readonly<Record<string, number>>): Partial<ClusterOption
   };
 }
 
-/** Is the text in the store's file? Asked of another process: the holder must go on meanwhile. */
+/** Waits until a server's request is one of those that are numbered and pending. */
+async function waits(cluster: Cluster, name: string): Promise<void> {
+  await until(`${name} waits for access`, async () =>
+    (await leases(cluster, name)).some((lease) => lease.waiting.includes(name)),
+  );
+}
+
+/** Is the text in the store's file? */
 async function isInStore(cluster: Cluster, name: string, text: string): Promise<boolean> {
   const { code } = await run(["grep", "-qaF", text, cluster.host(name).store]);
   return code === 0;
 }
 
 test("claim 7: a write without access touches no store", async () => {
-  const cluster = await start(priorities({ first: 1, second: 6 }));
+  const cluster = await start();
   const [first, second] = [await cluster.client("first"), await cluster.client("second")];
-  const holder = new Holder(second, 0, pattern(7, CHUNK));
-  await until("the second server has the portion", async () => {
-    return (await holderOf(cluster, "first", 0)) === "second";
-  });
+  await second.write(0, pattern(7, CHUNK));
+  // It has the portion and, for now, does not hear that another server wants it.
+  cluster.host("second").pause();
   const data = pattern(77, CHUNK);
   const token = `claim-7-${crypto.randomUUID()}`;
   data.set(new TextEncoder().encode(token));
@@ -93,15 +78,13 @@ test("claim 7: a write without access touches no store", async () => {
   const write = first.write(0, data).then(() => {
     isDone = true;
   });
-  await until("the first server waits for access", async () =>
-    (await leases(cluster, "first")).some((lease) => lease.waiting.includes("first")),
-  );
+  await waits(cluster, "first");
   expect(await holderOf(cluster, "first", 0)).toBe("second");
   for (const name of ["first", "second"]) {
     expect(await isInStore(cluster, name, token)).toBe(false);
   }
   expect(isDone).toBe(false);
-  await holder.stop();
+  cluster.host("second").resume();
   await write;
   expectEqual(await second.read(0, CHUNK), data);
   for (const name of ["first", "second"]) {
@@ -179,7 +162,7 @@ test("claim 25: every write request is policed, at every server alike", async ()
   }
 });
 
-/** `askers` ask in this order while `third` keeps the portion; the order in which they execute. */
+/** `askers` ask in this order for what `third` has; the order in which they execute. */
 async function orderOf(
   of: Readonly<Record<string, number>>,
   askers: readonly string[],
@@ -187,21 +170,21 @@ async function orderOf(
   const cluster = await start(priorities(of));
   const keeper = await cluster.client("third");
   const clients = await Promise.all(askers.map((name) => cluster.client(name)));
-  const holder = new Holder(keeper, 0, pattern(26, CHUNK));
-  await until("the third server has the portion", async () => {
+  await keeper.write(0, pattern(26, CHUNK));
+  await until("the first server knows who has the portion", async () => {
     return (await holderOf(cluster, "first", 0)) === "third";
   });
+  // For a moment, much shorter than it takes to be voted out, it cannot give the portion away.
+  cluster.host("third").pause();
   const order: string[] = [];
   const asks: Promise<unknown>[] = [];
   for (const [index, name] of askers.entries()) {
     const write = clients[index]?.write(0, pattern(260 + index, CHUNK));
     asks.push(Promise.resolve(write).then(() => order.push(name)));
-    await until(`${name} waits`, async () =>
-      (await leases(cluster, name)).some((lease) => lease.waiting.includes(name)),
-    );
+    await waits(cluster, name);
   }
   expect(order).toEqual([]);
-  await holder.stop();
+  cluster.host("third").resume();
   await Promise.all(asks);
   const last = askers.indexOf(order[1] as string);
   expectEqual(await keeper.read(0, CHUNK), pattern(260 + last, CHUNK));
