@@ -2,6 +2,7 @@
  * Reads a whole store offline: opens it as a host would, on an overlay so that nothing changes,
  * then reads every block of every volume, each checked against its checksum and address (G5).
  */
+import { statSync } from "node:fs";
 import { crc32Text } from "../core/base/checksum.ts";
 import { OUTCOME, type Outcome } from "../core/base/outcome.ts";
 import type { Trace } from "../core/base/ports.ts";
@@ -43,8 +44,18 @@ export async function checkStore(config: Config, path: string): Promise<CheckRep
   const checker = new StoreChecker(config, path);
   const opened = await openDisk({ path, sizeBytes: 0 }, checker);
   if (!opened.ok) {
-    if (opened.why.includes("in use")) throw refusal(`${opened.why}; stop its vsan serve first`);
-    throw failure(opened.why);
+    if (opened.isInUse) throw refusal(`${opened.why}; stop its vsan serve first`);
+    // Cut to almost nothing is damage; without a file there is nothing that could be checked.
+    const isRest = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+    if (!isRest || statSync(path).size >= BLOCK_BYTES) throw failure(opened.why);
+    return {
+      store: path,
+      checkedBytes: 0,
+      lostRecords: 0,
+      damaged: [],
+      isCut: false,
+      why: opened.why,
+    };
   }
   try {
     return await checker.run(opened.disk);
