@@ -22,7 +22,8 @@ export function findProblem(document: ConfigDocument): Problem | null {
     hostsProblem(document) ??
     addressProblem(document.host) ??
     machineProblem(document.host) ??
-    volumesProblem(document)
+    volumesProblem(document) ??
+    policingProblem(document)
   );
 }
 
@@ -173,4 +174,12 @@ function volumesProblem({ volume, host }: ConfigDocument): Problem | null {
     }
   }
   return null;
+}
+
+/** Policing over the shared network needs all hosts on it. */
+function policingProblem({ policing, host }: ConfigDocument): Problem | null {
+  const bare = host.find((entry) => entry.shared === undefined);
+  if (policing.network === "dedicated" || host.length === 1 || bare === undefined) return null;
+  const message = `network = "shared" needs shared = "ADDRESS:PORT" at host ${bare.name}`;
+  return { path: ["policing", "network"], message };
 }

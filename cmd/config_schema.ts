@@ -125,6 +125,7 @@ const sharedNetworkSchema = v.strictObject({
 });
 
 const policingSchema = v.strictObject({
+  network: v.optional(oneOf(["dedicated", "shared"]), "dedicated"),
   timeout: v.optional(duration, "10s"),
   aging: v.optional(duration, "2s"),
 });

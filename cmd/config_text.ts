@@ -18,7 +18,11 @@ export function configValues(document: ConfigDocument): Record<string, unknown> 
     ),
     volume: volume.map((section) => ({ ...section, size: sizeText(section.size) })),
     shared_network: { ...shared_network, rate_limit: sizeText(shared_network.rate_limit) },
-    policing: { timeout: durationText(policing.timeout), aging: durationText(policing.aging) },
+    policing: {
+      ...policing,
+      timeout: durationText(policing.timeout),
+      aging: durationText(policing.aging),
+    },
   };
 }
 

@@ -170,6 +170,7 @@ mtu = 1500
 rate_limit = "40M"                  # bytes a second the mirror may use of it
 
 [policing]                          # who may write where, when several hosts want to
+network = "dedicated"               # or "shared": its messages leave the dedicated link to data
 timeout = "10s"                     # a write refused by a reservation waits so long
 aging = "2s"                        # a waiting request gains one priority in this time
 `;

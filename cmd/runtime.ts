@@ -48,6 +48,7 @@ export async function startRuntime(request: RuntimeRequest): Promise<Runtime> {
       clusterName: options.clusterName,
       clusterKey,
       hosts: hostAddresses(config),
+      controlOverShared: document.policing.network === "shared",
       store:
         self.store === undefined ? null : { path: self.store, sizeBytes: storeBytesOf(config) },
       // A recovery is how a wrong store gets replaced; serving begins with a right one.

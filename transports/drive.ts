@@ -37,6 +37,8 @@ export interface DriveOptions {
   readonly clusterKey: Uint8Array;
   /** The whole roster, this host included. */
   readonly hosts: readonly HostAddresses[];
+  /** Control lanes go over the shared network, where both hosts have an address on it. */
+  readonly controlOverShared?: boolean;
   /** File (created with `sizeBytes`) or block device; null for a witness or a client. */
   readonly store: { readonly path: string; readonly sizeBytes: number } | null;
   /** A store of another host or cluster, or one in use, ends the start; else it is no disk. */

@@ -10,6 +10,10 @@
  *  - up on the shared path: the dedicated link is tried every 3 s, and taken when it answers.
  *  - up on the dedicated link: the shared path is probed every 10 s with a handshake on one lane
  *    that is then closed, so that `status` knows whether the second path is there.
+ *
+ * With control over the shared network wanted, the dedicated link is *split* as soon as the shared
+ * path answers a probe: its control lane (policing, votes, acks) goes by the shared address, its
+ * data lane stays. Losing either lane is losing the link; then the plain one is dialled at once.
  */
 import type { Entropy } from "../core/base/ports.ts";
 import { LANE, type Lane } from "../core/base/ports.ts";
@@ -25,6 +29,8 @@ const BACKOFF_MS_MAX = 1000;
 const SHARED_DELAY_MS = 200;
 const RETURN_INTERVAL_MS = 3000;
 const PROBE_INTERVAL_MS = 10_000;
+/** The first probe comes sooner when the link is to be split. */
+const SPLIT_DELAY_MS = 500;
 /** What the dedicated link of a peer that is there by a probe may take. */
 const MEETING_MS_MAX = 250;
 /** Connecting and both handshakes must be done by then. */
@@ -45,6 +51,7 @@ interface Attempt {
   readonly sockets: LinkSocket[];
   readonly startedMs: number;
   readonly isProbe: boolean;
+  readonly isSplit: boolean;
 }
 
 /** One of the two ways to a peer. */
@@ -68,7 +75,10 @@ export class PeerDialer {
   private readonly routes: Route[];
   private readonly owner: DialerOwner;
   private readonly entropy: Entropy;
+  /** Where the control lane of a split link goes; null = links are not split. */
+  private readonly splitAddress: string | null;
   private upPath: Path | null = null;
+  private isSplit = false;
   /** The peer was found by a probe; the shared path is next unless the dedicated one comes up. */
   private hasMet = false;
   private changedMs = -Infinity;
@@ -76,7 +86,11 @@ export class PeerDialer {
 
   constructor(
     peer: HostId,
-    addresses: { readonly dedicated: string; readonly shared: string | null },
+    addresses: {
+      readonly dedicated: string;
+      readonly shared: string | null;
+      readonly controlOverShared: boolean;
+    },
     owner: DialerOwner,
     entropy: Entropy,
   ) {
@@ -85,6 +99,7 @@ export class PeerDialer {
     this.entropy = entropy;
     this.routes = [new Route(PATH.dedicated, addresses.dedicated)];
     if (addresses.shared !== null) this.routes.push(new Route(PATH.shared, addresses.shared));
+    this.splitAddress = addresses.controlOverShared ? addresses.shared : null;
   }
 
   /** The link is up over `path`; other attempts end. */
@@ -92,12 +107,14 @@ export class PeerDialer {
     this.upPath = path;
     this.hasMet = false;
     this.changedMs = nowMs;
+    this.isSplit = this.routes.some((route) => route.path === path && route.attempt?.isSplit);
     for (const route of this.routes) {
       if (route.path === path) route.wasRefused = false;
       if (route.path === path) route.attempt = null;
       else this.abandon(route);
       route.nextMs =
         nowMs + (route.path === PATH.dedicated ? RETURN_INTERVAL_MS : PROBE_INTERVAL_MS);
+      if (route.path === PATH.shared && this.isToSplit) route.nextMs = nowMs + SPLIT_DELAY_MS;
     }
   }
 
@@ -105,6 +122,7 @@ export class PeerDialer {
   down(nowMs: number): void {
     const stood = nowMs - this.changedMs >= STABLE_MS;
     this.upPath = null;
+    this.isSplit = false;
     this.changedMs = nowMs;
     for (const route of this.routes) {
       if (stood) route.backoffMs = BACKOFF_MS_MIN;
@@ -117,7 +135,7 @@ export class PeerDialer {
   failed(nowMs: number, socket: LinkSocket, why: string): boolean {
     const route = this.routeOf(socket);
     if (route === null) return false;
-    route.wasRefused = true;
+    if (route.attempt?.isSplit !== true) route.wasRefused = true;
     this.endAttempt(nowMs, route, why);
     if (!this.hasMet) return true;
     // The dedicated link is refused by a peer that is there: the shared path, now.
@@ -133,6 +151,7 @@ export class PeerDialer {
     this.abandon(route);
     route.nextMs = nowMs + (this.upPath === null ? MEETING_MS_MAX : PROBE_INTERVAL_MS);
     if (this.upPath === null) this.meet(nowMs);
+    else if (this.isToSplit) this.split(nowMs);
     return true;
   }
 
@@ -172,23 +191,43 @@ export class PeerDialer {
     }
   }
 
+  /** The link is up, plain, and should be split. */
+  private get isToSplit(): boolean {
+    return this.splitAddress !== null && this.upPath === PATH.dedicated && !this.isSplit;
+  }
+
+  private split(nowMs: number): void {
+    for (const route of this.routes) {
+      if (route.path === PATH.dedicated && route.attempt === null) {
+        this.start(nowMs, route, this.splitAddress);
+      }
+    }
+  }
+
   private isAway(): boolean {
     return (
       !this.hasMet && this.routes.some((route) => route.path === PATH.dedicated && route.wasRefused)
     );
   }
 
-  private start(nowMs: number, route: Route): void {
+  /** Dials `route`, its control lane at another address if one is given. */
+  private start(nowMs: number, route: Route, controlAddress: string | null = null): void {
     const isProbe = route.path === PATH.shared && (this.upPath !== null || this.isAway());
     const link = randomBytes(this.entropy, LINK_ID_BYTES);
     const lanes: readonly Lane[] = isProbe ? [LANE.control] : [LANE.control, LANE.data];
-    const attempt: Attempt = { sockets: [], startedMs: nowMs, isProbe };
+    const isSplit = controlAddress !== null;
+    const attempt: Attempt = { sockets: [], startedMs: nowMs, isProbe, isSplit };
+    const addresses = lanes.map((lane) =>
+      lane === LANE.control ? (controlAddress ?? route.address) : route.address,
+    );
     route.attempt = attempt;
-    for (const lane of lanes) {
+    for (const [index, lane] of lanes.entries()) {
       const dial = { peer: this.peer, lane, path: route.path, link };
-      attempt.sockets.push(this.owner.newSocket(dial, route.address));
+      attempt.sockets.push(this.owner.newSocket(dial, addresses[index] ?? route.address));
     }
-    for (const socket of attempt.sockets) void connect(socket, route.address);
+    for (const [index, socket] of attempt.sockets.entries()) {
+      void connect(socket, addresses[index] ?? route.address);
+    }
   }
 
   private endAttempt(nowMs: number, route: Route, why: string): void {

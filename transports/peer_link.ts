@@ -142,6 +142,8 @@ export class PeerLinks implements StreamLink, LinkSocketOwner, DialerOwner {
       readonly self: HostId;
       readonly clusterName: string;
       readonly hosts: readonly HostAddresses[];
+      /** Control lanes go over the shared network while the data lanes have the dedicated link. */
+      readonly controlOverShared?: boolean;
     },
     ports: PeerLinkPorts,
     events: PeerEvents,
@@ -156,7 +158,8 @@ export class PeerLinks implements StreamLink, LinkSocketOwner, DialerOwner {
     );
     for (const host of options.hosts) {
       if (host.id === options.self) continue;
-      const addresses = { dedicated: host.link, shared: host.shared };
+      const controlOverShared = options.controlOverShared ?? false;
+      const addresses = { dedicated: host.link, shared: host.shared, controlOverShared };
       const dials = options.self < host.id;
       const dialer = dials ? new PeerDialer(host.id, addresses, this, ports.entropy) : null;
       this.peers.set(host.id, new Peer(host, dialer));

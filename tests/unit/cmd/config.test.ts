@@ -76,7 +76,11 @@ test("a config is read, completed and knows its host", () => {
   expect(config.document.cluster.peer_timeout).toBe(5000);
   expect(config.document.host[1]?.nbd).toEqual([`unix:${join(directory, "beta-nbd.sock")}`]);
   expect(config.document.volume[0]?.size).toBe(10 * 1024 ** 3);
-  expect(config.document.policing).toEqual({ timeout: 10_000, aging: 2000 });
+  expect(config.document.policing).toEqual({
+    network: "dedicated",
+    timeout: 10_000,
+    aging: 2000,
+  });
 });
 
 test("the state is beside the control socket", () => {
@@ -129,6 +133,11 @@ describe("refused with its line", () => {
     ['nbd = ["127.0.0.1:10809"]', 'nbd = "127.0.0.1:10809"', "9: host[0].nbd: expected a list"],
     ['nbd = ["127.0.0.1:10809"]', "priority = 8", "9: host[0].priority: expected a whole"],
     ['size = "10G"', 'size = "1G"\nmirror = "shared"', '25: mirror = "shared" needs shared'],
+    [
+      'size = "10G"',
+      'size = "1G"\n\n[policing]\nnetwork = "shared"',
+      '27: network = "shared" needs shared',
+    ],
     ['size = "10G"', 'size = "1G"\n[[volume]]\nname = "vol0"\nsize = "1G"', "26: two volumes are"],
     ['size = "10G"', 'size = "1G"\nread_only = 1', "25: volume[0].read_only: expected true or"],
     ['size = "10G"', 'size = "1G"\n[shared_network]\ngroup = "10.0.0.1:1"', "26: shared_network."],
