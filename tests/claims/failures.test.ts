@@ -3,7 +3,7 @@
  * those of the other read and write on, from the mirrored copy and without an error.
  */
 import { afterEach, expect, test } from "bun:test";
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expectEqual, readAll, writeAll } from "../tools/bytes.ts";
@@ -34,8 +34,9 @@ async function start(options: Partial<ClusterOptions> = {}): Promise<Cluster> {
 }
 
 async function faultyDisk(): Promise<FaultDisk> {
-  const path = join(tmpdir(), `vsan-fault-${process.pid}-${performance.now()}.vsan`);
-  const disk = await FaultDisk.mount(path, STORE_BYTES);
+  const directory = mkdtempSync(join(tmpdir(), "vsan-fault-"));
+  cleanup.add(() => rmSync(directory, { recursive: true, force: true }));
+  const disk = await FaultDisk.mount(join(directory, "disk"), STORE_BYTES);
   cleanup.add(() => disk.close());
   return disk;
 }

@@ -5,7 +5,7 @@
  * of the machine's own network is touched; `close()` deletes the namespaces and all in them.
  */
 import { randomInt } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ClusterOptions } from "./cluster.ts";
@@ -31,6 +31,7 @@ export class NetLab {
 
   static async create(names: readonly string[]): Promise<NetLab> {
     const lab = new NetLab(names);
+    await sweep();
     try {
       await lab.build();
       return lab;
@@ -151,5 +152,13 @@ export class NetLab {
         await must([...this.wrapper(at), "iptables", "-w", action, "INPUT", ...rule]);
       }
     }
+  }
+}
+
+/** Deletes namespaces that a killed test run left behind. */
+async function sweep(): Promise<void> {
+  const { stdout } = await run(["ip", "netns", "list"]);
+  for (const [name, pid] of stdout.matchAll(/^vsan(\d+)x\S*/gm)) {
+    if (!existsSync(`/proc/${pid}`)) await run(["ip", "netns", "del", name]);
   }
 }
