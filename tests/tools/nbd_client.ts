@@ -113,6 +113,18 @@ export class NbdClient {
     await this.request(COMMAND.zero, flags, offset, lengthBytes, null);
   }
 
+  /** Sends bytes as they are, which need not make sense. */
+  raw(bytes: Uint8Array): void {
+    this.writer.write(bytes);
+  }
+
+  /** Waits until the connection has failed, at most `timeoutMs`. */
+  async untilEnded(timeoutMs: number): Promise<boolean> {
+    const deadline = performance.now() + timeoutMs;
+    while (this.failure === null && performance.now() < deadline) await Bun.sleep(5);
+    return this.failure !== null;
+  }
+
   /** Ends in order: NBD_CMD_DISC, then the connection. */
   close(): void {
     if (this.failure === null) this.sendRequest(COMMAND.disconnect, 0, 0n, 0, 0, null);
