@@ -10,8 +10,8 @@ import { Load } from "../tools/load.ts";
 import { NEEDS_OF_NET_LAB, NetLab } from "../tools/net_lab.ts";
 
 const MIB = 1024 * 1024;
-/** A host that stops answering is voted out after this; everything below must be done by then. */
-const STALL_LIMIT_MS = 10_000;
+/** A silence of 1 s and grants of 1 s to run out, with a wide margin for a busy machine. */
+const STALL_LIMIT_MS = 6000;
 const cleanup = new Cleanup();
 afterEach(async () => await cleanup.run());
 
@@ -40,11 +40,11 @@ async function usesPath(cluster: Cluster, name: string, via: string): Promise<vo
   });
 }
 
-for (const { claims, mirror, other } of [
-  { claims: "claim 12", mirror: "dedicated", other: "shared" },
-  { claims: "claim 13", mirror: "shared", other: "dedicated" },
+for (const { mirror, other } of [
+  { mirror: "dedicated", other: "shared" },
+  { mirror: "shared", other: "dedicated" },
 ] as const) {
-  const name = `${claims}: the means for communicating is the ${mirror} network`;
+  const name = `claims 12, 13: the means for communicating is the ${mirror} network`;
   testWith(NEEDS_OF_NET_LAB, name, async () => {
     const { lab, cluster } = await start(["first", "second"], { mirror });
     await usesPath(cluster, "first", "dedicated");
@@ -61,11 +61,8 @@ for (const { claims, mirror, other } of [
   });
 }
 
-for (const { claims, mirror } of [
-  { claims: "claim 21", mirror: "dedicated" },
-  { claims: "claim 22", mirror: "shared" },
-] as const) {
-  const name = `${claims}: the other network takes over from the ${mirror} one, and back`;
+for (const mirror of ["dedicated", "shared"] as const) {
+  const name = `claims 21, 22: the other network takes over from the ${mirror} one, and back`;
   testWith(NEEDS_OF_NET_LAB, name, async () => {
     const { lab, cluster } = await start(["first", "second"], { mirror });
     await usesPath(cluster, "first", "dedicated");
