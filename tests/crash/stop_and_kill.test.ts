@@ -35,6 +35,14 @@ async function loaded(all: Cluster): Promise<BlockLoad> {
   return load;
 }
 
+/** When a host logged an event, ms since the epoch. */
+async function timesOf(logFile: string, code: string): Promise<number[]> {
+  const lines = (await Bun.file(logFile).text()).split("\n");
+  return lines
+    .filter((line) => line.includes(` ${code}: `))
+    .map((line) => Date.parse(line.split(" ")[0] ?? ""));
+}
+
 async function expectSame(all: Cluster, writers: BlockLoad): Promise<void> {
   const digests: string[] = [];
   for (const { name } of all.hosts) {
@@ -101,6 +109,11 @@ describe("stopped in order", () => {
       expect(await all.host(name).stop()).toBe(0);
       expect(performance.now() - begun).toBeLessThan(name === "alpha" ? 200 : 300);
     }
+    // From the signal to the view without the host, as both tell it.
+    const stopping = await timesOf(all.host("gamma").logFile, "serve.stopping");
+    const opened = await timesOf(all.host("alpha").logFile, "view.opened");
+    const handedOver = opened.find((at) => at >= (stopping[0] ?? 0)) ?? Number.NaN;
+    expect(handedOver - (stopping[0] ?? Number.NaN)).toBeLessThan(200);
   });
 
   test("under load the others go on at once, and nothing is lost", async () => {
