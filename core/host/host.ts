@@ -3,9 +3,9 @@
  * (machine.ts) and are routed to the machine they belong to; what machines owe each other flows
  * through the sinks made here; `settle` hands out what a batch of events has collected.
  *
- * The order inside `settle` matters: what waited is looked at first (it may append), then the
- * store (one log write for all), then the mirror (records and acks), then the control lanes, then
- * the clients' replies.
+ * The order inside `settle` matters: what waited is looked at first (it may append), then new
+ * records leave for the peers (who write them while we do), then the store (one log write for
+ * all), then the mirror (acks and the rest), then the control lanes, then the clients' replies.
  */
 import { must } from "../base/assert.ts";
 import { crc32Text } from "../base/checksum.ts";
@@ -207,6 +207,7 @@ export class Host implements HostMachine {
     // Grants append records and barriers want syncs, so these come before what carries them.
     parts.policing.settle(nowMs);
     this.made.points.settle(nowMs);
+    parts.mirror.sendAppended(nowMs);
     life.settle();
     change.advance();
     parts.mirror.settle(nowMs);

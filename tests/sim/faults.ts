@@ -19,6 +19,8 @@ export interface Swarm {
   readonly diskError: number;
   readonly slowDisk: number;
   readonly blackout: number;
+  /** Bits flip on one host's medium. Never drawn: with other losses it may take the last copy. */
+  readonly rot: number;
   /** Mean time between faults. */
   readonly everyMs: number;
   /** How long a host stays down, mean. */
@@ -39,6 +41,7 @@ export function drawSwarm(random: SeededRandom): Swarm {
     diskError: weight(0.2),
     slowDisk: weight(0.3),
     blackout: random.chance(0.15) ? 1 : 0,
+    rot: 0,
     everyMs: 150 + random.below(1500),
     downMs: random.chance(0.4) ? 5 + random.below(60) : 200 + random.below(3000),
   };
@@ -102,6 +105,7 @@ export class Faults {
       "diskError",
       "slowDisk",
       "blackout",
+      "rot",
     ] as const;
     let total = 0;
     for (const kind of kinds) total += swarm[kind];
@@ -227,6 +231,19 @@ export class Faults {
       if (this.isActive) this.restartLater(target);
       else node.start();
     });
+  }
+
+  /** Always the last data host's, so that a good copy is left. */
+  private rot(_target: number): void {
+    const { nodes } = this.world;
+    const disk = nodes.findLast((node) => node.disk !== null)?.disk;
+    if (disk === null || disk === undefined) return;
+    for (let flips = 0; flips < 400; flips += 1) {
+      // Behind the superblocks and the first segments' headers lies the log.
+      const offset = 1024 * 1024 + this.random.below(3 * 1024 * 1024);
+      if (disk.media.peek(offset, 1)[0] === 0) continue;
+      disk.media.flip(offset, 1 << this.random.below(8));
+    }
   }
 
   private slowDisk(target: number): void {

@@ -93,7 +93,7 @@ function live(world: World, random: SeededRandom, options: SeedOptions): void {
   connect();
   world.run(300);
   const faults = new Faults(world, swarm, random);
-  world.run(300 + (options.loadMs ?? 6000));
+  world.run(300 + (options.loadMs ?? 1500 + random.below(4000)));
   faults.heal();
   awaitWhole(world);
   // A little more load on the whole cluster, then silence.

@@ -13,6 +13,7 @@ import { BLOCK_BYTES, hostId, KIB, MIB, type VolumeId, volumeId } from "../../co
 import { DEFAULT_TIMING, type HostKind, type HostOptions } from "../../core/host/machine.ts";
 import { BlockHistory, type Flush, type Operation } from "./history.ts";
 import { type NodeWorld, SimNode } from "./node.ts";
+import { Observer } from "./observer.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type ClientLoad, type ClientWorld, SimClient } from "./sim_client.ts";
 import { SimDisk } from "./sim_disk.ts";
@@ -58,6 +59,9 @@ export class World implements NodeWorld, ClientWorld {
   private nextClient = 1;
   private nextValue = 1;
   private isIssuing = true;
+  private readonly observer = new Observer(this.nodes, (why) => {
+    throw new Violation(why);
+  });
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -187,6 +191,7 @@ export class World implements NodeWorld, ClientWorld {
   }
 
   settled(node: SimNode): void {
+    this.observer.look(node);
     const view = node.host?.inside.parts.membership.view;
     if (view === null || view === undefined) return;
     // V1: one value per epoch.
