@@ -130,7 +130,6 @@ function run(batch: number): { senderUs: number; receiverUs: number } {
 for (const batch of [1, 8, 32]) {
   run(batch);
   const { senderUs, receiverUs } = run(batch);
-  console.log(
-    `batch ${batch}: sender ${senderUs.toFixed(2)} us, receiver ${receiverUs.toFixed(2)} us a record`,
-  );
+  const times = `sender ${senderUs.toFixed(2)} us, receiver ${receiverUs.toFixed(2)} us a record`;
+  console.log(`batch ${batch}: ${times}`);
 }

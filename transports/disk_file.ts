@@ -19,15 +19,23 @@
  *  2. a disk that hangs (journal or page locks are held): a sync is unanswered for
  *     `INLINE_SYNC_MS_MAX`.
  */
+import { totalmem } from "node:os";
 import { MIB } from "../core/base/units.ts";
 import { assert } from "../core/base/assert.ts";
 import { ERRNO } from "../core/base/ports.ts";
 import { addressOf, libc, mapMemory } from "./libc.ts";
 
-const INLINE_DIRTY_BYTES_MAX = 64 * MIB;
+/**
+ * Far below where the kernel begins to throttle: (dirty_background_ratio + dirty_ratio) / 2 is
+ * 15 % of the free memory by default. A fixed 64 MiB sent most 1 MiB writes to kernel workers.
+ */
+const INLINE_DIRTY_BYTES_MAX = Math.max(64 * MIB, Math.min(totalmem() / 64, 512 * MIB));
 const INLINE_SYNC_MS_MAX = 100;
-/** Above this a copy would hold the loop longer than a hand-over costs. */
-const INLINE_WRITE_BYTES_MAX = 256 * 1024;
+/**
+ * A whole log buffer: its copy holds the loop for up to a millisecond. Handed over above 256 KiB,
+ * 1 MiB writes cost 1.4 ms of CPU each instead of 1.2 ms, on the same two cores.
+ */
+const INLINE_WRITE_BYTES_MAX = 4 * MIB;
 const RWF_NOWAIT = 8;
 /** Smallest piece of memory given out, so that it is never a small typed array, which moves. */
 const ALLOCATE_BYTES_MIN = 4096;

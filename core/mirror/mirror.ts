@@ -142,7 +142,7 @@ export class Mirror {
     const view = this.seen();
     if (view === null || to === this.options.self) return;
     const isOwn = sender === this.options.self;
-    const ring = isOwn ? view.out?.ring : view.ins[sender]?.retained;
+    const ring = isOwn ? view.out?.heldRing : view.ins[sender]?.retained;
     if (ring === undefined) return;
     const job = { epoch: view.epoch, sender, fromSeq, toSeq, next: fromSeq, ring, isOwn };
     this.lane(to).reconcile(job);
@@ -326,7 +326,10 @@ export class Mirror {
     return found;
   }
 
-  // Driver
+  /** Sends what was appended so far: peers then write it while the own log is written. */
+  sendAppended(nowMs: number): void {
+    this.outbox.sendAppended(nowMs, this.current);
+  }
 
   settle(nowMs: number): void {
     const view = this.current;
@@ -348,8 +351,7 @@ export class Mirror {
   }
 
   nextDeadlineMs(): number {
-    const sending = this.outbox.paths?.nextDeadlineMs() ?? Infinity;
-    return Math.min(sending, this.intake.nextDeadlineMs());
+    return Math.min(this.outbox.nextDeadlineMs(this.current), this.intake.nextDeadlineMs());
   }
 
   status(): MirrorStatus {

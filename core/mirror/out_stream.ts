@@ -40,6 +40,8 @@ export class OutStream {
   readonly ring: RecordRing;
   readonly track = new LsnTrack();
   readonly peers: readonly HostId[];
+  /** False: the ring counts records but does not hold their bytes. */
+  readonly hasPeers: boolean;
   /** First record whose frame header is not written yet. */
   framed: Seq = 1;
   committed: Seq = 0;
@@ -60,11 +62,17 @@ export class OutStream {
   constructor(options: OutStreamOptions, rules: Rules) {
     this.ring = new RecordRing(options.windowBytes, options.windowRecords);
     this.peers = options.peers;
+    this.hasPeers = options.peers.length > 0;
     this.rules = rules;
     for (const member of options.members) this.isMember[member] = 1;
     this.header.type = FRAME_TYPE.record;
     this.header.sender = options.self;
     this.header.epoch = options.epoch;
+  }
+
+  /** The ring, if it holds the records' bytes. */
+  get heldRing(): RecordRing | undefined {
+    return this.hasPeers ? this.ring : undefined;
   }
 
   get appended(): Seq {
@@ -79,13 +87,20 @@ export class OutStream {
   append(buffer: Uint8Array, at: number, length: number, lsn: Lsn, shared: boolean): void {
     const seq = this.ring.nextSeq;
     const place = this.ring.reserve(seq, FRAME_HEADER_BYTES + length, shared ? 1 : 0);
-    this.ring.buffer.set(buffer.subarray(at, at + length), place + FRAME_HEADER_BYTES);
+    // Alone in the view: nobody else was a recipient of this epoch, so nobody asks for its records.
+    if (this.hasPeers) {
+      this.ring.buffer.set(buffer.subarray(at, at + length), place + FRAME_HEADER_BYTES);
+    }
     this.track.push(lsn);
   }
 
   /** Writes the headers of all frames that have none, with the newest committed position. */
   frameAll(): void {
     const end = this.ring.nextSeq;
+    if (!this.hasPeers) {
+      this.framed = end;
+      return;
+    }
     const header = this.header;
     header.committed = this.committed;
     while (this.framed < end) {

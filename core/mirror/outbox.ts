@@ -16,10 +16,14 @@ import { BULK_BYTES_MAX, PeerLane } from "./peer_lane.ts";
 import type { RecordRing } from "./record_ring.ts";
 
 const DEFAULT_RATE_BYTES_PER_SECOND = 40_000_000;
+/** How long the commit horizon waits for a frame to take it along. */
+const TELL_MS = 1;
 
 export class Outbox {
   /** Null while this host does not multicast in the current view. */
   paths: CastPaths | null = null;
+  /** When the commit horizon is told in a message of its own; Infinity while nobody lacks it. */
+  private tellAtMs = Infinity;
   private readonly lanes: PeerLane[] = [];
   private readonly options: MirrorOptions;
   private readonly packets: PacketLink;
@@ -50,6 +54,7 @@ export class Outbox {
 
   /** A new epoch: all lanes are at its first record, multicast waits for a key. */
   newEpoch(oldRing: RecordRing | null): void {
+    this.tellAtMs = Infinity;
     for (const lane of this.lanes) lane.newEpoch(oldRing);
   }
 
@@ -86,10 +91,34 @@ export class Outbox {
     stream.ring.release(upTo);
   }
 
+  /** Sends records that wait, and nothing else; `settle` follows. */
+  sendAppended(nowMs: number, view: Generation | null): void {
+    if (view === null || view.sealed || !view.opened || view.out?.hasPeers !== true) return;
+    if (view.out.framed <= view.out.appended) this.pump(nowMs, view, view.out);
+  }
+
+  nextDeadlineMs(view: Generation | null): number {
+    const sending = this.paths?.nextDeadlineMs() ?? Infinity;
+    return view?.sealed === false && view.opened ? Math.min(sending, this.tellAtMs) : sending;
+  }
+
   settle(nowMs: number, view: Generation | null): void {
     const isLive = view?.sealed === false;
     const out = isLive && view.opened ? view.out : null;
     if (isLive) this.sendAcks(view);
+    this.pump(nowMs, view, out);
+    for (const lane of this.lanes) {
+      if (!lane.up || !lane.bulkRefused || lane.bulkBytes > BULK_BYTES_MAX / 2) continue;
+      lane.bulkRefused = false;
+      this.sink.bulkDrained(lane.peer);
+    }
+    if (out === null || view === null || !out.hasPeers) return;
+    this.tellCommitted(nowMs, view, out);
+    out.mark(nowMs);
+  }
+
+  /** Records and other frames of the data lanes, and datagrams. `out`: null if none may go. */
+  pump(nowMs: number, view: Generation | null, out: OutStream | null): void {
     if (out !== null) {
       out.frameAll();
       this.paths?.pump(nowMs);
@@ -98,13 +127,7 @@ export class Outbox {
       if (!lane.up) continue;
       const isReady = view !== null && lane.resumeEpoch === view.epoch;
       lane.pump(isReady && view.isRecipient(lane.peer) ? out : null);
-      if (!lane.bulkRefused || lane.bulkBytes > BULK_BYTES_MAX / 2) continue;
-      lane.bulkRefused = false;
-      this.sink.bulkDrained(lane.peer);
     }
-    if (out === null || view === null) return;
-    this.tellCommitted(view, out);
-    out.mark(nowMs);
   }
 
   private sendAcks(view: Generation): void {
@@ -117,14 +140,24 @@ export class Outbox {
     }
   }
 
-  /** Readers on other hosts wait for the commit horizon: tell it unless a frame just did. */
-  private tellCommitted(view: Generation, out: OutStream): void {
+  /**
+   * Readers on other hosts wait for the commit horizon. While writes go on the next frame tells
+   * it, so a message of its own is sent only after `TELL_MS` without one.
+   */
+  private tellCommitted(nowMs: number, view: Generation, out: OutStream): void {
+    const isDue = nowMs >= this.tellAtMs;
+    let isOwed = false;
     for (const peer of out.peers) {
       const lane = this.lane(peer);
       if (!lane.up || lane.committedTold >= out.committed) continue;
       if (lane.resumeEpoch !== view.epoch) continue;
-      lane.committedTold = out.committed;
-      this.sink.send(peer, { kind: "committed", epoch: view.epoch, seq: out.committed });
+      if (isDue) {
+        lane.committedTold = out.committed;
+        this.sink.send(peer, { kind: "committed", epoch: view.epoch, seq: out.committed });
+      }
+      isOwed = true;
     }
+    if (!isOwed || isDue) this.tellAtMs = Infinity;
+    else if (this.tellAtMs === Infinity) this.tellAtMs = nowMs + TELL_MS;
   }
 }

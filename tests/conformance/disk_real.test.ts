@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { SeededRandom } from "../../core/base/random.ts";
 import { MIB } from "../../core/base/units.ts";
 import { type OpenDisk, openDisk } from "../../transports/disk_open.ts";
+/** More than is ever written inline. */
+const LARGE_BYTES = 5 * MIB;
 
 const directory = mkdtempSync(join(tmpdir(), "vsan-disk-"));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -83,15 +85,15 @@ describe.each(["auto", "fs"] as const)("disk backend %s", (backend) => {
   });
 
   test("large writes go the asynchronous way and arrive whole", async () => {
-    const { disk, completions } = await open(backend);
-    const buffer = disk.allocate(MIB);
+    const { disk, completions } = await open(backend, 2 * LARGE_BYTES);
+    const buffer = disk.allocate(LARGE_BYTES);
     const random = new SeededRandom(7);
-    for (let index = 0; index < MIB; index += 1) buffer[index] = random.u32();
-    disk.write(1, 4096, buffer, 0, MIB);
-    expect(await completions.wait(disk, 1)).toBe(MIB);
-    const into = disk.allocate(MIB);
-    disk.read(2, 4096, into, 0, MIB);
-    expect(await completions.wait(disk, 2)).toBe(MIB);
+    for (let index = 0; index < LARGE_BYTES; index += 1) buffer[index] = random.u32();
+    disk.write(1, 4096, buffer, 0, LARGE_BYTES);
+    expect(await completions.wait(disk, 1)).toBe(LARGE_BYTES);
+    const into = disk.allocate(LARGE_BYTES);
+    disk.read(2, 4096, into, 0, LARGE_BYTES);
+    expect(await completions.wait(disk, 2)).toBe(LARGE_BYTES);
     expect(Buffer.from(into).equals(Buffer.from(buffer))).toBe(true);
     await disk.close();
   });
@@ -165,13 +167,13 @@ describe.each(["auto", "fs"] as const)("disk backend %s", (backend) => {
   });
 
   test("close waits for what is in flight", async () => {
-    const { disk, completions } = await open(backend);
-    const buffer = disk.allocate(MIB);
-    disk.write(1, 0, buffer, 0, MIB);
+    const { disk, completions } = await open(backend, 2 * LARGE_BYTES);
+    const buffer = disk.allocate(LARGE_BYTES);
+    disk.write(1, 0, buffer, 0, LARGE_BYTES);
     disk.sync(2);
     disk.submit();
     await disk.close();
-    expect(completions.results.get(1)).toBe(MIB);
+    expect(completions.results.get(1)).toBe(LARGE_BYTES);
     expect(completions.results.get(2)).toBe(0);
   });
 });

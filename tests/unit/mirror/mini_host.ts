@@ -41,6 +41,8 @@ export class SimMac implements Mac {
         viewOf(out).setUint32(outAt, tag(buffer, at, length));
       },
       verify(buffer, at, length, out, outAt) {
+        const rest = out.subarray(outAt + 4, outAt + 16);
+        if (!rest.every((byte) => byte === 0)) return false;
         return viewOf(out).getUint32(outAt) === tag(buffer, at, length);
       },
     };
