@@ -30,7 +30,8 @@ export function foreignStore(path: string, owner: StoreOwner): string | null {
     return `${path} is a store of another cluster than ${owner.clusterName}`;
   }
   if (found.hostId === owner.self) return null;
-  return `${path} is the store of ${owner.nameOf(found.hostId)}, this is ${owner.nameOf(owner.self)}`;
+  const other = owner.nameOf(found.hostId);
+  return `${path} is the store of ${other}, this is ${owner.nameOf(owner.self)}`;
 }
 
 function newestSuperblock(path: string): Superblock | null {
