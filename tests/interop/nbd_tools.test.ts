@@ -60,43 +60,47 @@ testWith(["nbdcopy"], "nbdcopy copies in through one host and out through the ot
   expect(Buffer.compare(await Bun.file(file("out.img")).bytes(), data)).toBe(0);
 });
 
-testWith(["qemu-io", "nbdinfo"], "qemu-io: unaligned, zero, discard, FUA; the other host agrees", async () => {
-  await qemuIo(
-    alpha,
-    "write -P 0x55 0 1M",
-    "write -P 0x66 513 1021",
-    "write -z -u 64k 64k",
-    "write -z 128k 4k",
-    "discard 256k 64k",
-    "write -f -P 9 4k 4k",
-    "aio_write -P 0x77 700001 33333",
-    "aio_flush",
-    "flush",
-  );
-  const checks = [
-    "read -P 0x55 0 513",
-    "read -P 0x66 513 1021",
-    "read -P 0x55 1534 2562",
-    "read -P 9 4k 4k",
-    "read -P 0 64k 64k",
-    "read -P 0 128k 4k",
-    "read -P 0 256k 64k",
-    "read -P 0x77 700001 33333",
-    "read -P 0x55 733334 315242",
-  ];
-  for (const uri of [alpha, beta]) {
-    expect(await qemuIo(uri, ...checks)).not.toContain("Pattern verification failed");
-  }
-  expect(await qemuIo(beta, "map")).toContain("64 MiB");
-  await qemuIo(alpha, "discard 0 64M", "write -P 5 0 256k", "discard 64k 64k");
-  const map = JSON.parse(await must(["nbdinfo", "--map", "--json", beta]));
-  expect(map).toMatchObject([
-    { offset: 0, length: 65536, type: 0 },
-    { offset: 65536, length: 65536, type: 3, description: "hole,zero" },
-    { offset: 131072, length: 131072, type: 0 },
-    { offset: 262144, length: VOLUME_BYTES - 262144, type: 3 },
-  ]);
-});
+testWith(
+  ["qemu-io", "nbdinfo"],
+  "qemu-io: unaligned, zero, discard, FUA; the other host agrees",
+  async () => {
+    await qemuIo(
+      alpha,
+      "write -P 0x55 0 1M",
+      "write -P 0x66 513 1021",
+      "write -z -u 64k 64k",
+      "write -z 128k 4k",
+      "discard 256k 64k",
+      "write -f -P 9 4k 4k",
+      "aio_write -P 0x77 700001 33333",
+      "aio_flush",
+      "flush",
+    );
+    const checks = [
+      "read -P 0x55 0 513",
+      "read -P 0x66 513 1021",
+      "read -P 0x55 1534 2562",
+      "read -P 9 4k 4k",
+      "read -P 0 64k 64k",
+      "read -P 0 128k 4k",
+      "read -P 0 256k 64k",
+      "read -P 0x77 700001 33333",
+      "read -P 0x55 733334 315242",
+    ];
+    for (const uri of [alpha, beta]) {
+      expect(await qemuIo(uri, ...checks)).not.toContain("Pattern verification failed");
+    }
+    expect(await qemuIo(beta, "map")).toContain("64 MiB");
+    await qemuIo(alpha, "discard 0 64M", "write -P 5 0 256k", "discard 64k 64k");
+    const map = JSON.parse(await must(["nbdinfo", "--map", "--json", beta]));
+    expect(map).toMatchObject([
+      { offset: 0, length: 65536, type: 0 },
+      { offset: 65536, length: 65536, type: 3, description: "hole,zero" },
+      { offset: 131072, length: 131072, type: 0 },
+      { offset: 262144, length: VOLUME_BYTES - 262144, type: 3 },
+    ]);
+  },
+);
 
 testWith(["qemu-img"], "qemu-img: map, compare, convert, bench", async () => {
   await qemuIo(alpha, "discard 0 64M", "write -P 3 8M 4M");
