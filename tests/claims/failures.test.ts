@@ -82,7 +82,7 @@ test("claim 4: data damaged on the first device are read from the mirrored copy"
   expectEqual(await client.read(MIB, data.length), data);
 });
 
-test("claim 5: the first server is killed; all is read and written through the second", async () => {
+test("claim 5: the first server is killed; all is read and written at the second", async () => {
   const cluster = await start();
   const [first, second] = [await cluster.client("first"), await cluster.client("second")];
   const data = pattern(5, 8 * MIB);

@@ -171,7 +171,7 @@ test("claims 10, 11: each mirror engine sends its server's writes to the other",
   }
 });
 
-test("claim 20: both servers take reads and writes of clients and mirror to the other", async () => {
+test("claim 20: both servers take clients' reads and writes and mirror them", async () => {
   const cluster = await start();
   const clients = [await cluster.client("first"), await cluster.client("second")] as const;
   // Blocks alternate between the servers; each round is read at the other one.
