@@ -1,5 +1,6 @@
 /**
- * The mirror's wire: frames on the data lane, messages on the control lane (docs/protocol_mirror.md).
+ * The mirror's wire: frames on the data lane, messages on the control lane
+ * (docs/protocol_mirror.md).
  *
  *   +----------------+----------------------------+----------------+-----
  *   | frame header   | payload: a record verbatim | frame header   | ...

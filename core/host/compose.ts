@@ -2,7 +2,6 @@
  * Makes the machines of a host and ties them together: every sink is here, so that who answers
  * whom can be read in one place.
  */
-import { LIMITS } from "../base/limits.ts";
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
 import type { Rules } from "../base/rules.ts";
 import { crc32Text } from "../base/checksum.ts";
@@ -11,15 +10,15 @@ import type { HostId, Seq, VolumeId } from "../base/units.ts";
 import { encode } from "../format/codec.ts";
 import { BULK, CHANNEL, HOST_MESSAGE, type HostMessage, STORE_POINT } from "../format/host_wire.ts";
 import { type LeaseMessage, leaseMessage } from "../format/lease_wire.ts";
-import { membershipMessage, type View } from "../format/membership_wire.ts";
+import { membershipMessage } from "../format/membership_wire.ts";
 import { MIRROR_MESSAGE } from "../format/mirror_wire.ts";
-import { RECORD_TYPE, RecordHeader } from "../format/record.ts";
 import { encodeVotes } from "../format/votes.ts";
 import { DEFAULT_POINT_INTERVAL_MS, Points } from "../lease/points.ts";
 import { DEFAULT_POLICING, Policing } from "../lease/policing.ts";
 import { Membership } from "../membership/membership.ts";
 import { Mirror } from "../mirror/mirror.ts";
 import type { MirrorSink } from "../mirror/mirror_sink.ts";
+import type { MembershipSink } from "../membership/contract.ts";
 import type { StoreSink } from "../store/contract.ts";
 import { CopySource } from "./copy_source.ts";
 import { CopyTarget } from "./copy_target.ts";
@@ -27,6 +26,7 @@ import { Flushes } from "./flushes.ts";
 import { Forwarding } from "./forwarding.ts";
 import { FrontDoor } from "./front_door.ts";
 import type { HostOptions, HostPorts } from "./machine.ts";
+import { Marks } from "./marks.ts";
 import { type Op, OP_STATE, OpTable } from "./op.ts";
 import type { Parts } from "./parts.ts";
 import { Peers } from "./peers.ts";
@@ -67,10 +67,7 @@ export class Composition {
   readonly board: StatusBoard;
   readonly storeSink: StoreSink;
   private readonly sink: ComposeSink;
-  private readonly markHeader = new RecordHeader();
-  private mayMark = false;
-  /** A MARK that waits for room in the window. */
-  private markPoint = 0;
+  private readonly marks: Marks;
 
   constructor(options: HostOptions, ports: HostPorts, rules: Rules, sink: ComposeSink) {
     this.sink = sink;
@@ -78,83 +75,11 @@ export class Composition {
     const { trace } = ports;
     this.peers = new Peers(options.roster.length, self, ports.streams);
     this.storeSink = this.makeStoreSink();
-    const mirror = new Mirror(
-      { self, multicast: options.volumes.some((volume) => volume.mirror === "shared") },
-      { link: ports.streams, packets: ports.packets, mac: ports.mac, entropy: ports.entropy },
-      this.makeMirrorSink(),
-      trace,
-      rules,
-    );
-    const policing = new Policing(
-      { ...DEFAULT_POLICING, self, agingMs: options.timing.agingMs },
-      {
-        send: (to, message) => this.sendLease(to, message),
-        granted: (token, grant) => this.granted(token, grant),
-        denied: (token, why) => this.denied(token, why),
-        tableMoved: () => mirror.retryHeld(this.parts.nowMs),
-        announced: (kind, point) => this.points.announced(this.parts.nowMs, kind, point),
-      },
-      trace,
-      rules,
-    );
-    this.points = new Points(
-      { self, intervalMs: DEFAULT_POINT_INTERVAL_MS },
-      {
-        send: (to, message) => this.sendLease(to, message),
-        announce: (kind, point) => policing.announce(this.parts.nowMs, kind, point),
-        tagWanted: (point) => this.mark(point),
-        pointSyncWanted: (ticket) => this.life.sync(SYNC_FOR.point, ticket),
-        pointReached: (epoch, point) =>
-          this.parts.store?.putMeta(META.point, encode(STORE_POINT, { epoch, point })),
-      },
-    );
-    const membershipSink = {
-      send: (to: HostId, message: Parameters<ViewChange["send"]>[1]) =>
-        this.change.send(to, message),
-      persist: (tag: number, state: Parameters<ViewChange["persist"]>[1]) =>
-        this.change.persist(tag, state),
-      sealed: (epoch: number) => this.change.sealed(epoch),
-      decided: (view: View) => this.change.decided(view),
-      reconcile: (plan: Parameters<ViewChange["reconcile"]>[0]) => this.change.reconcile(plan),
-      opened: (...args: Parameters<ViewChange["opened"]>) => this.change.opened(...args),
-      excluded: (view: View) => this.change.excluded(view),
-      refused: (peer: HostId, why: string) => this.change.refused(peer, why),
-    };
-    const membership = new Membership(
-      {
-        self,
-        clusterId: crc32Text(options.clusterName),
-        hosts: options.roster,
-        timing: options.timing,
-        coldStart: options.coldStart,
-      },
-      membershipSink,
-      ports.entropy,
-      trace,
-      rules,
-    );
-    this.parts = {
-      options,
-      ports,
-      rules,
-      self,
-      mirror,
-      membership,
-      policing,
-      ops: new OpTable(),
-      uncommitted: options.roster.map(() => new Uncommitted()),
-      recent: new RecentRequests(),
-      volumes: new Map(options.volumes.map((volume) => [volume.id, volume])),
-      nowMs: 0,
-      store: null,
-      epoch: 0,
-      serving: false,
-      point: 0,
-      someoneFull: false,
-      finish: (op, outcome) => this.router.finish(op, outcome),
-      dispatch: (op) => this.router.dispatch(op),
-      repair: (op) => this.router.repair(op),
-    };
+    const mirror = this.makeMirror(options, ports, rules);
+    const policing = this.makePolicing(options, mirror, trace, rules);
+    this.points = this.makePoints(self, policing);
+    const membership = this.makeMembership(options, ports, rules);
+    this.parts = this.makeParts(options, ports, rules, { mirror, membership, policing });
     const { parts } = this;
     this.front = new FrontDoor(parts);
     this.flushes = new Flushes(parts);
@@ -192,6 +117,7 @@ export class Composition {
     this.records = new RecordsIn(parts, this.target, (sender, point) =>
       this.points.markApplied(parts.nowMs, sender, point),
     );
+    this.marks = new Marks(parts, (point) => this.points.markApplied(parts.nowMs, self, point));
     this.router = new Router(parts, this);
     this.board = new StatusBoard(parts, this);
   }
@@ -242,12 +168,12 @@ export class Composition {
   private viewSealed(): void {
     this.parts.policing.close();
     this.points.close();
+    this.marks.close();
     this.source.endAll();
   }
 
   private viewOpened(wentOn: boolean, cut: Seq): void {
     const { parts } = this;
-    this.mayMark = parts.serving;
     if (parts.serving) {
       if (wentOn) this.writes.reopened(cut);
       else this.writes.excluded();
@@ -267,6 +193,7 @@ export class Composition {
   private viewExcluded(): void {
     this.parts.policing.close();
     this.points.close();
+    this.marks.close();
     this.source.endAll();
     this.abandonLeases();
     this.writes.excluded();
@@ -301,33 +228,6 @@ export class Composition {
     this.sink.stateChanged();
   }
 
-  /** R10: tags what follows and puts MARK(point) into the own stream. */
-  private mark(point: number): void {
-    this.parts.point = point;
-    if (this.mayMark && this.parts.serving) this.markPoint = point;
-    this.putMark();
-  }
-
-  /** Appends the MARK as soon as window and store have room. */
-  putMark(): void {
-    const { parts, markHeader: header } = this;
-    const { store, mirror, self } = parts;
-    if (this.markPoint === 0 || store === null || !parts.serving) return;
-    if (!mirror.windowFree(LIMITS.metaBytesMax)) return;
-    if (store.admit(LIMITS.metaBytesMax, "reserve") !== OUTCOME.ok) return;
-    header.type = RECORD_TYPE.mark;
-    header.sender = self;
-    header.epoch = parts.epoch;
-    header.seq = mirror.nextSeq();
-    header.tagPoint = this.markPoint;
-    header.origin = self;
-    this.markPoint = 0;
-    store.appendEmpty(header);
-    parts.uncommitted[self]?.push(header.seq, 0, 0, 0);
-    mirror.sent(header, store.lastBuffer, store.lastAt, store.lastLength, store.lastLsn, false);
-    this.points.markApplied(parts.nowMs, self, header.tagPoint);
-  }
-
   private synced(purpose: number, token: number, ok: boolean): void {
     const { parts } = this;
     if (purpose === SYNC_FOR.mirror) parts.mirror.syncDone(parts.nowMs, token, ok);
@@ -336,6 +236,106 @@ export class Composition {
       this.change.isCopyDurable = true;
       this.change.changed();
     }
+  }
+
+  private makeParts(
+    options: HostOptions,
+    ports: HostPorts,
+    rules: Rules,
+    machines: Pick<Parts, "mirror" | "membership" | "policing">,
+  ): Parts {
+    return {
+      options,
+      ports,
+      rules,
+      self: options.self,
+      ...machines,
+      ops: new OpTable(),
+      uncommitted: options.roster.map(() => new Uncommitted()),
+      recent: new RecentRequests(),
+      volumes: new Map(options.volumes.map((volume) => [volume.id, volume])),
+      nowMs: 0,
+      store: null,
+      epoch: 0,
+      serving: false,
+      point: 0,
+      someoneFull: false,
+      finish: (op, outcome) => this.router.finish(op, outcome),
+      dispatch: (op) => this.router.dispatch(op),
+      repair: (op) => this.router.repair(op),
+    };
+  }
+
+  private makeMirror(options: HostOptions, ports: HostPorts, rules: Rules): Mirror {
+    const multicast = options.volumes.some((volume) => volume.mirror === "shared");
+    return new Mirror(
+      { self: options.self, multicast },
+      { link: ports.streams, packets: ports.packets, mac: ports.mac, entropy: ports.entropy },
+      this.makeMirrorSink(),
+      ports.trace,
+      rules,
+    );
+  }
+
+  private makePolicing(
+    options: HostOptions,
+    mirror: Mirror,
+    trace: HostPorts["trace"],
+    rules: Rules,
+  ): Policing {
+    return new Policing(
+      { ...DEFAULT_POLICING, self: options.self, agingMs: options.timing.agingMs },
+      {
+        send: (to, message) => this.sendLease(to, message),
+        granted: (token, grant) => this.granted(token, grant),
+        denied: (token, why) => this.denied(token, why),
+        tableMoved: () => mirror.retryHeld(this.parts.nowMs),
+        announced: (kind, point) => this.points.announced(this.parts.nowMs, kind, point),
+      },
+      trace,
+      rules,
+    );
+  }
+
+  private makePoints(self: HostId, policing: Policing): Points {
+    return new Points(
+      { self, intervalMs: DEFAULT_POINT_INTERVAL_MS },
+      {
+        send: (to, message) => this.sendLease(to, message),
+        announce: (kind, point) => policing.announce(this.parts.nowMs, kind, point),
+        tagWanted: (point) => this.marks.tag(point),
+        pointSyncWanted: (ticket) => this.life.sync(SYNC_FOR.point, ticket),
+        pointReached: (epoch, point) =>
+          this.parts.store?.putMeta(META.point, encode(STORE_POINT, { epoch, point })),
+      },
+    );
+  }
+
+  private makeMembership(options: HostOptions, ports: HostPorts, rules: Rules): Membership {
+    // The view change is made after the machines it commands; until then nothing is called.
+    const sink: MembershipSink = {
+      send: (to, message) => this.change.send(to, message),
+      persist: (tag, state) => this.change.persist(tag, state),
+      sealed: (epoch) => this.change.sealed(epoch),
+      decided: (view) => this.change.decided(view),
+      reconcile: (plan) => this.change.reconcile(plan),
+      opened: (view, cut, actives, line) => this.change.opened(view, cut, actives, line),
+      excluded: (view) => this.change.excluded(view),
+      refused: (peer, why) => this.change.refused(peer, why),
+    };
+    return new Membership(
+      {
+        self: options.self,
+        clusterId: crc32Text(options.clusterName),
+        hosts: options.roster,
+        timing: options.timing,
+        coldStart: options.coldStart,
+      },
+      sink,
+      ports.entropy,
+      ports.trace,
+      rules,
+    );
   }
 
   private makeStoreSink(): StoreSink {
@@ -355,7 +355,7 @@ export class Composition {
         this.parts.ports.trace.event("warn", "store.bad", `block ${lba} of ${name}: ${why}`);
       },
       storeWritable: () => {
-        this.putMark();
+        this.marks.put();
         this.writes.roomOpened();
         this.parts.mirror.retryHeld(this.parts.nowMs);
       },
@@ -388,7 +388,7 @@ export class Composition {
       syncWanted: (token) => this.life.sync(SYNC_FOR.mirror, token),
       barrierDone: (token, ok) => this.flushes.done(this.parts.ops.at(token), ok),
       windowOpen: () => {
-        this.putMark();
+        this.marks.put();
         this.writes.roomOpened();
       },
       bulk: (from, buffer, at, length) => this.bulk(from, buffer, at, length),

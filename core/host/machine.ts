@@ -93,7 +93,7 @@ export interface HostStart {
   readonly diskWhy: string;
 }
 
-/** The events a host takes. Every call runs to completion; the driver calls `settle` after a batch. */
+/** The events a host takes. Every call runs to completion; `settle` follows each batch. */
 export interface HostMachine {
   /** Phase of life: clients are accepted once `ready`, the process may exit once `stopped`. */
   readonly phase: "starting" | "ready" | "stopping" | "stopped";

@@ -2,8 +2,8 @@
  * A host's part in a change of views: seal, reconcile, ACTIVE, OPEN, exclusion (R2, R5). The
  * decisions are membership's; here they are carried out on the log, the mirror and the leases.
  *
- *   open --sealed--> sealed --reconcile--> equal (all in the log) --unionHeld--> active --opened--> open
- *     ^________________________________________________________________________________|
+ *   open --sealed--> sealed --reconcile--> equal --unionHeld--> active --opened--> open
+ *     ^______________________________________________________________________________|
  *   any --excluded--> outside
  *
  * Invariants:

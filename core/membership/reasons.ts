@@ -2,8 +2,9 @@
  * Why a new view is wanted, who may ask for it, and what to tell people about it (G8).
  *
  * A host proposes if it is named in the members of a newest view it knows (decided, accepted here
- * or by another voter), or is a complete joiner (it may be the only eligible host left). In a cluster without any view every data
- * host with a store may. Other hosts need not ask: what they want is in their beats.
+ * or by another voter), or is a complete joiner (it may be the only eligible host left). In a
+ * cluster without any view every data host with a store may. Other hosts need not ask: what they
+ * want is in their beats.
  */
 import { proposerOf, type HostId } from "../base/units.ts";
 import { entryOf, FLAG, type Member, recipientsOf, type View } from "../format/membership_wire.ts";

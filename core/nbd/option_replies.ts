@@ -1,4 +1,4 @@
-/** Encodes the server's side of the option haggling into an `Output` (proto.md, "Option reply types"). */
+/** Encodes the server's side of the option haggling (proto.md, "Option reply types"). */
 import {
   EXPORT_NAME_ZEROES,
   EXPORT_REPLY,

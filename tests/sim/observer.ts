@@ -26,7 +26,7 @@ export class Observer {
   private readonly nodes: readonly SimNode[];
   private readonly fail: Fail;
   private readonly logs = new WeakMap<Store, LogView>();
-  /** The one order of the records of an epoch for a block, as the first log that got there has it. */
+  /** The order of an epoch's records for a block, as the first log that got there has it. */
   private readonly orders = new Map<string, string[]>();
   appends = 0;
 

@@ -133,7 +133,9 @@ function describe(world: World): string {
       const { host } = node;
       if (host === null) return `${node.id} down`;
       const { change, parts, life } = host.inside;
-      return `${node.id} ${host.phase} ${change.role} epoch ${parts.epoch} store ${life.state} (${parts.membership.status(parts.nowMs).why || life.why})`;
+      const why = parts.membership.status(parts.nowMs).why || life.why;
+      const state = `${host.phase} ${change.role} epoch ${parts.epoch} store ${life.state}`;
+      return `${node.id} ${state} (${why})`;
     })
     .join("; ");
 }
