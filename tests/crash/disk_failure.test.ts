@@ -73,7 +73,8 @@ async function untilFailed({ cluster: all }: Rig, timeoutMs = 15_000): Promise<s
       "beta's disk has failed and beta left the members",
       ({ hosts, view }) => {
         const entry = hosts.find((host) => host.name === "beta");
-        return entry?.disk === "failed" && entry.state === "diskless" && view.majority;
+        const isOut = view.majority && !view.members.includes("beta");
+        return isOut && entry?.disk === "failed" && entry.state === "diskless";
       },
       timeoutMs,
     );
