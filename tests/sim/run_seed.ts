@@ -53,7 +53,7 @@ export function runSeed(seed: number, options: SeedOptions = {}): SeedResult {
     clientsPerHost: 1 + random.below(2),
     load: {
       depth: 1 + random.below(6),
-      blocks: random.chance(0.5) ? 8 : 1 + random.below(VOLUME_BLOCKS),
+      blocks: random.chance(0.5) ? 8 : 1 + random.below(256),
       writeShare: 0.3 + random.fraction() * 0.5,
       flushShare: random.fraction() * 0.15,
       zeroShare: random.chance(0.4) ? 0.05 : 0,

@@ -19,6 +19,9 @@ export interface ClientWorld {
   uniqueValue(): number;
   record(volume: number, lba: number, operation: Operation): void;
   recordFlush(flush: Flush): void;
+  place(index: number): number;
+  writeAnswered(value: number): void;
+  flushAnswered(flush: Flush): void;
 }
 
 interface Pending {
@@ -152,6 +155,9 @@ export class SimClient {
     }
     const now = this.world.now();
     if (pending.flush !== null) pending.flush.answeredMs = now;
+    if (pending.kind === "flush" && pending.flush !== null) {
+      this.world.flushAnswered(pending.flush);
+    }
     const view = new DataView(data.buffer, data.byteOffset, data.length);
     for (const [index, operation] of pending.operations.entries()) {
       if (pending.kind === "read") {
@@ -163,6 +169,7 @@ export class SimClient {
         operation.value = value;
       }
       operation.answeredMs = now;
+      if (pending.kind === "write") this.world.writeAnswered(operation.value);
     }
   }
 
@@ -171,7 +178,8 @@ export class SimClient {
     const roll = random.fraction();
     const { load } = this;
     const blocks = 1 + random.below(Math.min(load.lengthMax, load.blocks));
-    const lba = random.below(load.blocks - blocks + 1);
+    // A longer request stays where it is put: neighbours may be any blocks.
+    const lba = this.world.place(random.below(load.blocks - blocks + 1));
     if (roll < load.flushShare) this.send("flush", 0, 0);
     else if (roll < load.flushShare + load.zeroShare) this.send("zero", lba, blocks);
     else if (roll < load.flushShare + load.zeroShare + load.writeShare) {

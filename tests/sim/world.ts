@@ -9,7 +9,15 @@
 import { crc32Text } from "../../core/base/checksum.ts";
 import { SeededRandom } from "../../core/base/random.ts";
 import { ALL_RULES, type Rules } from "../../core/base/rules.ts";
-import { BLOCK_BYTES, hostId, KIB, MIB, type VolumeId, volumeId } from "../../core/base/units.ts";
+import {
+  BLOCK_BYTES,
+  hostId,
+  KIB,
+  MIB,
+  REGION_BLOCKS,
+  type VolumeId,
+  volumeId,
+} from "../../core/base/units.ts";
 import { DEFAULT_TIMING, type HostKind, type HostOptions } from "../../core/host/machine.ts";
 import { BlockHistory, type Flush, type Operation } from "./history.ts";
 import { type NodeWorld, SimNode } from "./node.ts";
@@ -35,7 +43,8 @@ export class Violation extends Error {
   override readonly name = "Violation";
 }
 
-export const VOLUME_BLOCKS = 256;
+/** Three regions, so that some are older than a sync point while others are written. */
+export const VOLUME_BLOCKS = 3 * REGION_BLOCKS;
 
 export class World implements NodeWorld, ClientWorld {
   readonly scheduler = new Scheduler();
@@ -218,6 +227,20 @@ export class World implements NodeWorld, ClientWorld {
     this.flushes.push(flush);
   }
 
+  /** Spreads the blocks that clients use over all regions. */
+  place(index: number): number {
+    const regions = VOLUME_BLOCKS / REGION_BLOCKS;
+    return (index % regions) * REGION_BLOCKS + Math.floor(index / regions);
+  }
+
+  writeAnswered(value: number): void {
+    this.observer.writeAnswered(value, this.now());
+  }
+
+  flushAnswered(flush: Flush): void {
+    this.observer.flushAnswered(flush.invokedMs);
+  }
+
   note(text: string): void {
     this.hash = crc32Text(`${this.hash} ${text}`);
     this.options.log?.(`${this.scheduler.nowMs.toFixed(3)} - ${text}`);
@@ -258,6 +281,7 @@ export class World implements NodeWorld, ClientWorld {
         this.blackouts += 1;
         for (const history of this.histories) history.blackout(this.flushes);
         this.flushes = [];
+        this.observer.blackout();
       }
     }
     for (const each of view.members) this.nodes[each.host]!.lostPower = false;
