@@ -7,7 +7,8 @@
  *
  * Invariants
  *  1. Records are appended in seq order, each exactly once; `next - 1` is the last appended.
- *  2. `retained` has every appended record above `committed` (R5 may have to pass it on).
+ *  2. `retained` has every appended record above `committed` (R5 may have to pass it on), if there
+ *     is a third recipient that it could be passed on to.
  *  3. Held bytes are at most `LIMITS.heldBytesMax`; a sender that sends more breaks its window.
  *  4. Once `sealed`, records go to `sink.reconciled` only, nothing is acknowledged (R2).
  */
@@ -41,12 +42,14 @@ export class InStream {
   private readonly held = new Map<Seq, Uint8Array>();
   private ackedReceived: Seq = 0;
   private ackedDurable: Seq = 0;
+  private readonly retains: boolean;
   private readonly scratch = new RecordHeader();
   private readonly sink: MirrorSink;
   private readonly counters: MirrorCounters;
 
-  constructor(sender: HostId, sink: MirrorSink, counters: MirrorCounters) {
+  constructor(sender: HostId, retains: boolean, sink: MirrorSink, counters: MirrorCounters) {
     this.sender = sender;
+    this.retains = retains;
     this.sink = sink;
     this.counters = counters;
   }
@@ -133,7 +136,8 @@ export class InStream {
   private offer(header: RecordHeader, buffer: Uint8Array, at: number, length: number): Receive {
     const seq = this.next;
     if (!this.track.hasRoom && !this.sealed) return RECEIVE.full;
-    if (seq > this.committed && !this.retained.fits(length)) return RECEIVE.refuse;
+    const mustRetain = this.retains && seq > this.committed;
+    if (mustRetain && !this.retained.fits(length)) return RECEIVE.refuse;
     const flags = header.flags;
     const result = this.sealed
       ? this.sink.reconciled(this.sender, header, buffer, at, length)
@@ -147,7 +151,7 @@ export class InStream {
     this.next = seq + 1;
     this.counters.recordsAppended += 1;
     if (!this.sealed) this.track.push(this.sink.appendedLsn);
-    if (seq > this.committed) {
+    if (mustRetain) {
       const place = this.retained.reserve(seq, length, 0);
       this.retained.buffer.set(buffer.subarray(at, at + length), place);
     }
