@@ -6,7 +6,7 @@
  */
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { pinnedBun } from "./pinned_bun.ts";
+import { ensurePackages, pinnedBun } from "./pinned_bun.ts";
 
 const ROOT = resolve(import.meta.dir, "../..");
 /** Files that run in a Worker must be entry points of their own, or the binary lacks them. */
@@ -14,6 +14,7 @@ const WORKERS: readonly string[] = [];
 
 /** Compiles the executable; returns its path. Throws with the compiler's words. */
 export function build(outfile = join(ROOT, "dist", "vsan")): string {
+  ensurePackages(ROOT);
   mkdirSync(join(ROOT, "dist"), { recursive: true });
   const command = [
     pinnedBun(ROOT),

@@ -23,6 +23,19 @@ export function findPinnedBun(root: string): string | null {
   return null;
 }
 
+/** Installs bun.lock's packages if they are not there, as in a fresh clone. Throws if it fails. */
+export function ensurePackages(root: string): void {
+  const isThere = existsSync(join(root, "node_modules", "citty"));
+  if (isThere && findPinnedBun(root) !== null) return;
+  process.stdout.write("installing the packages of bun.lock\n");
+  const result = Bun.spawnSync([process.execPath, "install", "--frozen-lockfile"], {
+    cwd: root,
+    stdout: "inherit",
+    stderr: "inherit",
+  });
+  if (!result.success) throw new Error("bun install failed; is the package registry reachable?");
+}
+
 /** Path of the pinned Bun; throws when the packages are not installed. */
 export function pinnedBun(root: string): string {
   const found = findPinnedBun(root);
