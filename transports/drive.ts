@@ -12,6 +12,8 @@
 import type { ClientLink, StreamLink, Trace, VoteFile } from "../core/base/ports.ts";
 import type { HostId } from "../core/base/units.ts";
 import type { HostMachine, HostPorts } from "../core/host/machine.ts";
+import { crc32Text } from "../core/base/checksum.ts";
+import { decodeVotes } from "../core/format/votes.ts";
 import { BootClock } from "./clock.ts";
 import { type ControlRoutes, ControlSocket } from "./control.ts";
 import { type DiskOpened, type OpenDisk, openDisk } from "./disk_open.ts";
@@ -164,6 +166,11 @@ class RealDrive implements Drive, LoopOwner {
     });
     if (!opened.ok) throw new Error(opened.why);
     this.votes = opened.file;
+    const unusable = this.voteRefusal(opened.bytes);
+    if (unusable !== null) {
+      await this.close();
+      throw new Error(unusable);
+    }
     let disk: DiskOpened | null;
     try {
       this.links.listen();
@@ -186,6 +193,15 @@ class RealDrive implements Drive, LoopOwner {
     };
     this.isStarted = true;
     this.loop.run((host, nowMs) => host.start(nowMs, start));
+  }
+
+  /** A voter's memory that is damaged or another's is not one that is missing (R14). */
+  private voteRefusal(bytes: Uint8Array | null): string | null {
+    if (bytes === null) return null;
+    const { clusterName, self, statePath } = this.options;
+    const votes = decodeVotes(bytes, { clusterId: crc32Text(clusterName), self });
+    if (votes.ok) return null;
+    return `${statePath}: ${votes.why}; move it away and the other voters are asked instead`;
   }
 
   stop(): void {

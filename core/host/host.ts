@@ -7,7 +7,7 @@
  * records leave for the peers (who write them while we do), then the store (one log write for
  * all), then the mirror (acks and the rest), then the control lanes, then the clients' replies.
  */
-import { must } from "../base/assert.ts";
+import { assert, must } from "../base/assert.ts";
 import { crc32Text } from "../base/checksum.ts";
 import { type Disk, LANE, type Lane } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
@@ -31,6 +31,8 @@ import type { OpenMode } from "./store_life.ts";
 
 /** How often each host tells the others about itself. */
 const STATE_MS = 1000;
+/** A view that does not open for this long is worth a line in the log. */
+const WAITING_MS = 2000;
 /** How often parked requests are looked at without another reason, and debts are checked. */
 const LOOK_MS = 20;
 const DEBT_MS = 250;
@@ -46,6 +48,8 @@ export class Host implements HostMachine {
   private votes: VoterState | null = null;
   private isStarted = false;
   private nextStateMs = 0;
+  private lastWaiting = "";
+  private lastOpenMs = 0;
   private nextLookMs = 0;
   private nextDebtMs = 0;
   private stopStep: "none" | "finishing" | "leaving" | "closing" = "none";
@@ -73,9 +77,9 @@ export class Host implements HostMachine {
     if (start.votes !== null) {
       const clusterId = crc32Text(options.clusterName);
       const decoded = decodeVotes(start.votes, { clusterId, self: parts.self });
-      // A damaged file is an amnesia like a missing one (R14); the other voters are asked.
-      if (decoded.ok) this.votes = decoded.state;
-      else parts.ports.trace.event("warn", "votes.damaged", decoded.why);
+      // The driver refuses to start on a document that does not decode.
+      assert(decoded.ok, "host: an unreadable voter file was handed over");
+      this.votes = decoded.state;
     }
     const self = must(options.roster[parts.self], "host: not in the roster");
     if (self.kind !== "data" || start.disk === null) {
@@ -313,6 +317,7 @@ export class Host implements HostMachine {
       return;
     }
     this.isStarted = true;
+    this.lastOpenMs = parts.nowMs;
     parts.membership.start(parts.nowMs, this.votes, change.local());
   }
 
@@ -397,8 +402,22 @@ export class Host implements HostMachine {
     }
   }
 
+  /** G8: whatever keeps the view from opening is said once, and again when it changes. */
+  private tellWaiting(): void {
+    const { parts } = this.made;
+    if (parts.epoch !== 0) this.lastOpenMs = parts.nowMs;
+    const isLong = parts.nowMs - this.lastOpenMs > WAITING_MS;
+    const why = isLong ? parts.membership.status(parts.nowMs).why : "";
+    // The sentence may count seconds; only its words make it another one.
+    const words = why.replace(/[0-9]+/g, "");
+    if (words === this.lastWaiting) return;
+    this.lastWaiting = words;
+    if (why !== "") parts.ports.trace.event("warn", "view.waiting", why);
+  }
+
   private tellState(): void {
     const { board, peers } = this.made;
+    this.tellWaiting();
     const state = board.ownState(this.phase === "ready");
     this.made.noteFull();
     peers.each((peer) => {
