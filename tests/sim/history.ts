@@ -82,7 +82,8 @@ export class BlockHistory {
     for (const write of writes) if (!isGone(write.answeredMs)) candidates.add(write.value);
     if (!isGone(-1)) for (const value of this.initial) candidates.add(value);
     this.initial = candidates;
-    this.operations = [];
+    // Unanswered writes may yet happen: their clients may be on hosts that did not die.
+    this.operations = writes.filter((write) => write.answeredMs === Number.POSITIVE_INFINITY);
   }
 
   /** With several possible initial values the first value read that nobody wrote is the one. */

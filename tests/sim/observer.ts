@@ -132,7 +132,9 @@ export class Observer {
   private pointLogged(node: SimNode, store: Store, bytes: Uint8Array): void {
     const reached = decode(STORE_POINT, bytes);
     const own = this.logs.get(store);
+    // A host that is still being filled logs the point too; it says nothing of what it lacks.
     if (reached === null || own === undefined) return;
+    if (node.host?.inside.change.role !== "member") return;
     for (const other of this.recipients()) {
       const log = this.logs.get(other.store);
       if (other.store === store || log === undefined) continue;

@@ -91,7 +91,7 @@ test("two busy writers of one range do not trade it per write", () => {
   expect(world.ops.length / frees).toBeGreaterThan(3);
 });
 
-test("a writer of low priority waits while a higher one is busy, and no longer than it ages", () => {
+test("a writer of low priority waits while a higher one is busy, until it has aged", () => {
   const agingMs = 100;
   const world = makeWorld(2, agingMs);
   let isRunning = true;

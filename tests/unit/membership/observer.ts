@@ -80,7 +80,7 @@ export class Observer {
     for (const epoch of epochs.slice(0, -VIEWS_KEPT)) this.views.delete(epoch);
   }
 
-  /** R12a: what a cold start may lose: nothing flushed, and nothing if a machine kept its memory. */
+  /** R12a: a cold start loses nothing flushed, and nothing if a machine kept its memory. */
   private coldStart(ballot: Ballot, parent: View): void {
     const { view } = ballot;
     const known = [...parent.members, ...parent.joining];
