@@ -8,7 +8,7 @@
      JCOMMIT joining hosts are in the commit set (recipients = members+joining) and join by a view change
      CREAD   resync copies are committed reads   (else source copies whatever its log has)
      OPEN    no I/O in a view before every recipient has said ACTIVE (else members act as soon as themselves reconciled)
-   What the program does beyond DESIGN.md section 7 (docs/protocol.md says why), each safe with the rules above on:
+   What the program does beyond the rules as first written (docs/protocol.md says why), each safe with the rules above on:
      LATE    a voter that learns of a decided view accepts it although it was not in the promise set
      ASSUME  instead of VWAIT: a restarted voter takes the members of its accepted view as granted
      RETURN  a promise returns the promiser's grants: voters need not wait for them; no reads after a promise
