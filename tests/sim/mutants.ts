@@ -1,6 +1,8 @@
 /**
  * The rules switched off one by one (rules.ts), each with the faults that make its absence show.
- * The shipped rules must survive the same faults: the tests run both.
+ * The shipped rules must survive the same faults: the tests run both. The rules of voting and
+ * grants that random faults of a whole cluster rarely meet are switched off in
+ * tests/unit/membership, those of the store in tests/unit/store.
  */
 import type { Rules } from "../../core/base/rules.ts";
 import type { HostKind } from "../../core/host/machine.ts";
@@ -10,7 +12,7 @@ export interface Mutant {
   readonly rule: keyof Rules;
   readonly swarm: Partial<Swarm>;
   readonly kinds: readonly HostKind[];
-  /** A seed that fails without the rule (and passes with it). */
+  /** Where to begin to look: a seed that failed without the rule when this was written. */
   readonly seed: number;
   readonly loadMs: number;
 }
@@ -45,14 +47,10 @@ export const MUTANTS: readonly Mutant[] = [
   mutant(1, "incarnations", { powerCut: 3, downMs: 20 }),
   mutant(3, "promiseSet", { kill: 2, isolate: 2, downMs: 1500 }),
   mutant(4, "openBarrier", { kill: 2, slowNet: 2, isolate: 1, downMs: 800 }),
-  mutant(0, "flushEverywhere", { blackout: 3, everyMs: 4000, downMs: 5000 }, 14_000),
+  mutant(1, "flushEverywhere", { blackout: 3, everyMs: 4000, downMs: 5000 }, 14_000),
   mutant(4, "oneBase", { blackout: 3, everyMs: 1500 }, 5000),
   mutant(4, "reconcile", { kill: 3, slowNet: 3, everyMs: 400, downMs: 1500 }),
   mutant(4, "joinersCommit", { kill: 3, slowNet: 2, everyMs: 300, downMs: 200 }),
-  mutant(0, "readGrants", { isolate: 3, everyMs: 2500, downMs: 2500 }, 6000),
-  mutant(0, "acceptAfterGrants", { isolate: 3, everyMs: 2500, downMs: 2500 }, 6000),
   mutant(5, "seal", { isolate: 2, pause: 2, slowNet: 3, everyMs: 500, downMs: 900 }),
-  mutant(0, "noRenew", { oneWay: 3, slowNet: 2, everyMs: 800, downMs: 2000 }, 6000),
   mutant(2, "verifyReads", { rot: 3, everyMs: 300 }, 3000),
-  mutant(0, "copyCommitted", { kill: 3, slowNet: 3, everyMs: 250, downMs: 100 }),
 ];
