@@ -1,0 +1,32 @@
+/**
+ * The cluster simulator in the test command: seeds that must pass, and the same trace twice.
+ * `bun run sim --seeds N` runs more.
+ */
+import { describe, expect, test } from "bun:test";
+import { runSeed } from "./run_seed.ts";
+
+const SEEDS = 50;
+const SEED_TIMEOUT_MS = 300_000;
+
+describe("seeds", () => {
+  test.each(Array.from({ length: SEEDS }, (_, index) => index + 1))(
+    "seed %d passes every check",
+    (seed) => {
+      const result = runSeed(seed);
+      expect(result.violation).toBeNull();
+      expect(result.completed).toBeGreaterThan(0);
+    },
+    SEED_TIMEOUT_MS,
+  );
+
+  test(
+    "a seed gives the same trace twice, and another seed another",
+    () => {
+      const options = { loadMs: 2000 };
+      const first = runSeed(7, options);
+      expect(runSeed(7, options).hash).toBe(first.hash);
+      expect(runSeed(8, options).hash).not.toBe(first.hash);
+    },
+    SEED_TIMEOUT_MS,
+  );
+});
