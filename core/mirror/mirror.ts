@@ -351,7 +351,8 @@ export class Mirror {
   }
 
   nextDeadlineMs(): number {
-    return Math.min(this.outbox.nextDeadlineMs(this.current), this.intake.nextDeadlineMs());
+    const sending = this.outbox.paths?.nextDeadlineMs() ?? Infinity;
+    return Math.min(sending, this.intake.nextDeadlineMs());
   }
 
   status(): MirrorStatus {

@@ -16,14 +16,10 @@ import { BULK_BYTES_MAX, PeerLane } from "./peer_lane.ts";
 import type { RecordRing } from "./record_ring.ts";
 
 const DEFAULT_RATE_BYTES_PER_SECOND = 40_000_000;
-/** How long the commit horizon waits for a frame to take it along. */
-const TELL_MS = 1;
 
 export class Outbox {
   /** Null while this host does not multicast in the current view. */
   paths: CastPaths | null = null;
-  /** When the commit horizon is told in a message of its own; Infinity while nobody lacks it. */
-  private tellAtMs = Infinity;
   private readonly lanes: PeerLane[] = [];
   private readonly options: MirrorOptions;
   private readonly packets: PacketLink;
@@ -54,7 +50,6 @@ export class Outbox {
 
   /** A new epoch: all lanes are at its first record, multicast waits for a key. */
   newEpoch(oldRing: RecordRing | null): void {
-    this.tellAtMs = Infinity;
     for (const lane of this.lanes) lane.newEpoch(oldRing);
   }
 
@@ -97,11 +92,6 @@ export class Outbox {
     if (view.out.framed <= view.out.appended) this.pump(nowMs, view, view.out);
   }
 
-  nextDeadlineMs(view: Generation | null): number {
-    const sending = this.paths?.nextDeadlineMs() ?? Infinity;
-    return view?.sealed === false && view.opened ? Math.min(sending, this.tellAtMs) : sending;
-  }
-
   settle(nowMs: number, view: Generation | null): void {
     const isLive = view?.sealed === false;
     const out = isLive && view.opened ? view.out : null;
@@ -113,7 +103,7 @@ export class Outbox {
       this.sink.bulkDrained(lane.peer);
     }
     if (out === null || view === null || !out.hasPeers) return;
-    this.tellCommitted(nowMs, view, out);
+    this.tellCommitted(view, out);
     out.mark(nowMs);
   }
 
@@ -141,23 +131,16 @@ export class Outbox {
   }
 
   /**
-   * Readers on other hosts wait for the commit horizon. While writes go on the next frame tells
-   * it, so a message of its own is sent only after `TELL_MS` without one.
+   * Readers on other hosts wait for the commit horizon: tell it unless a frame just did. To wait
+   * 1 ms for the next frame saves a message per write at depth 1, but was slower (bench/RESULTS.md).
    */
-  private tellCommitted(nowMs: number, view: Generation, out: OutStream): void {
-    const isDue = nowMs >= this.tellAtMs;
-    let isOwed = false;
+  private tellCommitted(view: Generation, out: OutStream): void {
     for (const peer of out.peers) {
       const lane = this.lane(peer);
       if (!lane.up || lane.committedTold >= out.committed) continue;
       if (lane.resumeEpoch !== view.epoch) continue;
-      if (isDue) {
-        lane.committedTold = out.committed;
-        this.sink.send(peer, { kind: "committed", epoch: view.epoch, seq: out.committed });
-      }
-      isOwed = true;
+      lane.committedTold = out.committed;
+      this.sink.send(peer, { kind: "committed", epoch: view.epoch, seq: out.committed });
     }
-    if (!isOwed || isDue) this.tellAtMs = Infinity;
-    else if (this.tellAtMs === Infinity) this.tellAtMs = nowMs + TELL_MS;
   }
 }
