@@ -12,13 +12,10 @@ import { crc32Text } from "../base/checksum.ts";
 import { type Disk, LANE, type Lane } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
 import type { HostId } from "../base/units.ts";
-import { decode } from "../format/codec.ts";
-import { CHANNEL, HOST_MESSAGE, type HostMessage } from "../format/host_wire.ts";
-import { leaseMessage } from "../format/lease_wire.ts";
-import { membershipMessage } from "../format/membership_wire.ts";
-import { MIRROR_MESSAGE } from "../format/mirror_wire.ts";
+import { CHANNEL, HOST_MESSAGE } from "../format/host_wire.ts";
 import { decodeVotes, type VoterState } from "../format/votes.ts";
 import { type Composition, compose } from "./compose.ts";
+import { ControlIn } from "./control_in.ts";
 import type {
   HostMachine,
   HostOptions,
@@ -45,6 +42,7 @@ const SETTLE_TURNS = 8;
 export class Host implements HostMachine {
   phase: HostMachine["phase"] = "starting";
   private readonly made: Composition;
+  private readonly control: ControlIn;
   private votes: VoterState | null = null;
   private isStarted = false;
   private nextStateMs = 0;
@@ -64,6 +62,7 @@ export class Host implements HostMachine {
       },
       viewOpened: () => this.becomeReady(),
     });
+    this.control = new ControlIn(this.made);
   }
 
   get incarnation(): number {
@@ -139,7 +138,7 @@ export class Host implements HostMachine {
     parts.nowMs = nowMs;
     if (lane === LANE.data) {
       parts.mirror.peerData(nowMs, peer, chunk);
-    } else if (!known.lane.receive(chunk, this.takeControl)) {
+    } else if (!known.lane.receive(chunk, this.control.take)) {
       parts.ports.streams.reset(peer, "it sent bytes that are no control message");
     }
   }
@@ -329,76 +328,6 @@ export class Host implements HostMachine {
     if (isUp || (parts.membership.view !== null && router.proxy() !== null)) {
       this.phase = "ready";
       this.nextStateMs = 0;
-    }
-  }
-
-  /** One control message; false when it does not decode. */
-  private readonly takeControl = (
-    peer: HostId,
-    channel: number,
-    buffer: Uint8Array,
-    at: number,
-    length: number,
-  ): boolean => {
-    const { parts, points } = this.made;
-    const { nowMs } = parts;
-    switch (channel) {
-      case CHANNEL.membership: {
-        const message = decode(membershipMessage, buffer, at, length);
-        if (message === null) return false;
-        parts.membership.control(nowMs, peer, message);
-        return true;
-      }
-      case CHANNEL.lease: {
-        const message = decode(leaseMessage, buffer, at, length);
-        if (message === null) return false;
-        if (message.kind === "synced") points.control(nowMs, peer, message);
-        else parts.policing.control(nowMs, peer, message);
-        return true;
-      }
-      case CHANNEL.mirror: {
-        const message = decode(MIRROR_MESSAGE, buffer, at, length);
-        if (message === null) return false;
-        parts.mirror.control(nowMs, peer, message);
-        return true;
-      }
-      case CHANNEL.host: {
-        const message = decode(HOST_MESSAGE, buffer, at, length);
-        if (message === null) return false;
-        this.takeMessage(peer, message);
-        return true;
-      }
-      default:
-        return false;
-    }
-  };
-
-  private takeMessage(from: HostId, message: HostMessage): void {
-    const { peers, source, target, parts } = this.made;
-    switch (message.kind) {
-      case "state": {
-        const peer = must(peers.get(from), "host: message from nobody");
-        const { kind: _, ...state } = message;
-        peer.state = state;
-        this.made.noteFull();
-        return;
-      }
-      case "copyStart":
-        if (source.begin(from, message)) this.made.tellCopyTotal(from, message.session);
-        return;
-      case "copyCredit":
-        source.credit(from, message.session, message.credits);
-        return;
-      case "copyStop":
-        source.end(from);
-        return;
-      case "copyTotal":
-        if (target.isSession(from, message.session)) target.totalBytes = message.totalBytes;
-        return;
-      case "recentRequests":
-        for (const each of message.origins) {
-          parts.recent.learn(each.origin, each.originInc, each.requests);
-        }
     }
   }
 

@@ -80,7 +80,7 @@ export function makeGeneration(
   for (let index = 0; index < LIMITS.hostCountMax; index += 1) {
     const sender = hostId(index);
     const isSender = sender !== self && members.includes(sender);
-    // R5 can only be asked by a third host: the sender has its own stream, this one has what it has.
+    // R5 can only be asked by a third host: the sender has its own stream, this one its part.
     const retains = peers.some((host) => host !== sender);
     ins.push(isSender ? new InStream(sender, retains, parts.sink, parts.counters) : null);
   }

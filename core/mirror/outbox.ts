@@ -132,7 +132,8 @@ export class Outbox {
 
   /**
    * Readers on other hosts wait for the commit horizon: tell it unless a frame just did. To wait
-   * 1 ms for the next frame saves a message per write at depth 1, but was slower (bench/RESULTS.md).
+   * 1 ms for the next frame saves a message per write at depth 1, but was slower
+   * (bench/RESULTS.md).
    */
   private tellCommitted(view: Generation, out: OutStream): void {
     for (const peer of out.peers) {

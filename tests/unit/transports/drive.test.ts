@@ -3,10 +3,11 @@
  * to its disk: real sockets, a real file, a real vote file.
  */
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AssertionError } from "../../../core/base/assert.ts";
+import { crc32Text } from "../../../core/base/checksum.ts";
 import type { Disk, Lane } from "../../../core/base/ports.ts";
 import { type HostId, hostId, MIB } from "../../../core/base/units.ts";
 import type {
@@ -16,12 +17,27 @@ import type {
   HostStatus,
   LeaseStatus,
 } from "../../../core/host/machine.ts";
+import { encodeVotes } from "../../../core/format/votes.ts";
 import { type Drive, type DriveOptions, openDrive } from "../../../transports/drive.ts";
 import { parseHostPort } from "../../../transports/tcp.ts";
 import { freePort, Remembered, until } from "./sink.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "vsan-drive-"));
 afterAll(() => rmSync(directory, { recursive: true }));
+
+/** What a voter of the cluster "lab" remembers. */
+const VOTES = encodeVotes({
+  clusterId: crc32Text("lab"),
+  self: hostId(0),
+  inc: 42,
+  voterInc: 42,
+  voting: true,
+  promised: 0,
+  accepted: null,
+  servedEpoch: 0,
+  servedBoot: "",
+  known: [],
+});
 
 /** Echoes; every byte from a client is first written to the disk. */
 class EchoHost implements HostMachine {
@@ -54,7 +70,7 @@ class EchoHost implements HostMachine {
       this.started = start;
       this.disk = start.disk;
       this.buffer = start.disk?.allocate(MIB) ?? this.buffer;
-      this.ports.votes.write(1, Uint8Array.of(42));
+      this.ports.votes.write(1, VOTES);
     });
   }
 
@@ -304,8 +320,20 @@ describe("drive", () => {
       store: { path: `${path}.vsan`, sizeBytes: MIB },
       statePath: `${path}.state`,
     });
-    expect(again.host.started?.votes).toEqual(Uint8Array.of(42));
+    expect(again.host.started?.votes).toEqual(VOTES);
     expect(again.host.started?.disk?.sizeBytes).toBe(MIB);
+  });
+
+  test("a voter file that is damaged or another cluster's stops the start", async () => {
+    for (const [name, bytes, why] of [
+      ["damaged", VOTES.map((byte, at) => (at === 20 ? byte ^ 1 : byte)), "is damaged"],
+      ["short", VOTES.slice(0, 10), "wrong length"],
+    ] as const) {
+      const statePath = join(directory, `${name}.state`);
+      writeFileSync(statePath, bytes);
+      await expect(run({ statePath })).rejects.toThrow(why);
+      expect(new Uint8Array(readFileSync(statePath))).toEqual(bytes);
+    }
   });
 
   test("a disk that cannot be opened is the host's to know; a state file is not", async () => {
