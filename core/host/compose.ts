@@ -258,6 +258,7 @@ export class Composition {
       store: null,
       epoch: 0,
       serving: false,
+      hasCopies: false,
       point: 0,
       someoneFull: false,
       finish: (op, outcome) => this.router.finish(op, outcome),

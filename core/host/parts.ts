@@ -34,6 +34,8 @@ export interface Parts {
   epoch: Epoch;
   /** This host is a member of the open view with a good store: it executes requests itself. */
   serving: boolean;
+  /** The open view has at least `min_copies` members: writes may be acknowledged (G1). */
+  hasCopies: boolean;
   /** Sync point that new records are tagged with (R10). */
   point: number;
   /** Some recipient's store has no room for client writes. */

@@ -171,7 +171,8 @@ export class Router {
         this.to.flushes.start(op);
         return;
       default:
-        this.to.writes.start(op);
+        if (this.parts.hasCopies) this.to.writes.start(op);
+        else this.park(op);
     }
   }
 

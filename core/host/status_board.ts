@@ -189,10 +189,16 @@ export class StatusBoard {
       const isServed = parts.serving || parts.membership.view !== null;
       if (!isServed) return { io: "offline", why: why || "no view of the cluster is open" };
       if (readOnly) return { io: "read-only", why: "the volume is configured read-only" };
+      if (parts.epoch !== 0 && !parts.hasCopies) return { io: "frozen", why: this.whyFewCopies() };
       if (parts.epoch !== 0 && why === "") return { io: "ok", why: "" };
     }
     if (why === "") return { io: "ok", why: "" };
     return { io: "frozen", why };
+  }
+
+  private whyFewCopies(): string {
+    const members = this.from.change.view?.members.length ?? 0;
+    return `writes frozen: ${members} of min_copies ${this.parts.options.minCopies} hosts in sync`;
   }
 
   /** A member that is connected executes what this host's clients ask for. */

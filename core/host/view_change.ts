@@ -197,6 +197,7 @@ export class ViewChange implements MembershipSink {
     parts.epoch = view.epoch;
     parts.point = 0;
     parts.serving = isMember && parts.store !== null;
+    parts.hasCopies = view.members.length >= parts.options.minCopies;
     parts.store?.putMeta(META.view, encode(lineCodec, [...line]));
     if (isMember) this.target.end();
     const hosts = recipientsOf(view).map((entry) => entry.host);

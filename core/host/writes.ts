@@ -130,10 +130,14 @@ export class Writes {
     const appended = this.commitQueue.drain();
     const committed = this.durableQueue.drain();
     const waiting = [...this.roomQueue.drain(), ...this.busyQueue.drain()];
-    for (const op of committed) this.barrier(op);
+    for (const op of committed) {
+      if (this.parts.hasCopies) this.barrier(op);
+      else this.restart(op, true);
+    }
     for (const op of appended) {
       op.leaseEpoch = 0;
-      if (op.lastSeq > cut) this.restart(op, true);
+      // With too few copies it waits, parked, for a view with enough (G1).
+      if (op.lastSeq > cut || !this.parts.hasCopies) this.restart(op, true);
       else if (op.fua) this.barrier(op);
       else this.parts.finish(op, OUTCOME.ok);
     }

@@ -59,3 +59,33 @@ test("an orderly stop leaves the other one alone with everything", async () => {
   await cluster.host("beta").start();
   await cluster.inSync();
 });
+
+test("min_copies = 2: a majority with one copy reads, and writes wait for the second", async () => {
+  cluster = await Cluster.start({
+    hosts: ["alpha", "beta", "gamma"],
+    kinds: { gamma: "witness" },
+    volumeBytes: 16 * MIB,
+    clusterLines: ["min_copies = 2"],
+  });
+  await cluster.inSync();
+  const client = await cluster.client("alpha");
+  await client.write(0, new Uint8Array(MIB).fill(1));
+  await cluster.host("beta").kill();
+  const status = await cluster.until(
+    "alpha",
+    "the view has one member",
+    ({ view, volumes }) => view.members.length === 1 && volumes[0]?.io === "frozen",
+  );
+  expect(status.volumes[0]?.why).toBe("writes frozen: 1 of min_copies 2 hosts in sync");
+  let isDone = false;
+  const waiting = client.write(MIB, new Uint8Array(MIB).fill(2)).then(() => {
+    isDone = true;
+  });
+  expect(await client.read(0, MIB)).toEqual(new Uint8Array(MIB).fill(1));
+  expect(isDone).toBe(false);
+  await cluster.host("beta").start();
+  await waiting;
+  await cluster.inSync();
+  const other = await cluster.client("beta");
+  expect(await other.read(MIB, MIB)).toEqual(new Uint8Array(MIB).fill(2));
+});
