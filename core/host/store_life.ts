@@ -89,6 +89,7 @@ export class StoreLife {
       this.state = "ok";
       this.why = "";
       this.isFresh = result.fresh;
+      if (result.lostRecords > 0) this.tellLost(result.lostRecords);
       this.parts.store = this.opening;
       this.sink.storeSettled();
       return;
@@ -105,6 +106,15 @@ export class StoreLife {
     }
     this.opening = null;
     this.sink.storeSettled();
+  }
+
+  /** A joiner copies everything anyway; the base of a cold start has nobody to copy from. */
+  private tellLost(count: number): void {
+    this.parts.ports.trace.event(
+      "error",
+      "store.lost_records",
+      `${count} durable log records cannot be read any more; blocks they held may be old`,
+    );
   }
 
   /** The store poisoned itself: the host goes on without its disk. */

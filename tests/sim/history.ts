@@ -69,11 +69,13 @@ export class BlockHistory {
   }
 
   /**
-   * All members lost their memory: values that a flush covers stay, later ones may be gone. The
-   * history begins anew with what the block may hold now.
+   * All members lost their memory: values that a flush covers stay (with `ack = "durable"` all
+   * that was answered), later ones may be gone. The history begins anew with what the block may
+   * hold now.
    */
-  blackout(flushes: readonly Flush[]): void {
+  blackout(flushes: readonly Flush[], areAcksDurable: boolean): void {
     const covered = (write: Operation): boolean =>
+      (areAcksDurable && write.answeredMs < Number.POSITIVE_INFINITY) ||
       flushes.some((flush) => write.answeredMs < flush.invokedMs && flush.answeredMs < Infinity);
     const writes = this.operations.filter((each) => each.isWrite);
     const candidates = new Set<number>();

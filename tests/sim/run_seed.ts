@@ -50,6 +50,7 @@ export function runSeed(seed: number, options: SeedOptions = {}): SeedResult {
     seed,
     kinds,
     mirror: options.mirror ?? (random.chance(0.3) ? "shared" : "dedicated"),
+    ack: random.chance(0.15) ? "durable" : "sync",
     clientsPerHost: 1 + random.below(2),
     load: {
       depth: 1 + random.below(6),

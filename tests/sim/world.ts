@@ -31,6 +31,7 @@ export interface WorldOptions {
   readonly seed: number;
   readonly kinds: readonly HostKind[];
   readonly mirror: "dedicated" | "shared";
+  readonly ack: "sync" | "durable";
   readonly load: ClientLoad;
   readonly clientsPerHost: number;
   readonly rules?: Rules;
@@ -279,7 +280,9 @@ export class World implements NodeWorld, ClientWorld {
       const base = this.nodes[view.members[0]!.host]!;
       if (base.lostPower) {
         this.blackouts += 1;
-        for (const history of this.histories) history.blackout(this.flushes);
+        for (const history of this.histories) {
+          history.blackout(this.flushes, this.options.ack === "durable");
+        }
         this.flushes = [];
         this.observer.blackout();
       }
@@ -291,7 +294,7 @@ export class World implements NodeWorld, ClientWorld {
   }
 
   private hostOptions(index: number): HostOptions {
-    const { kinds, mirror } = this.options;
+    const { kinds, mirror, ack } = this.options;
     return {
       self: hostId(index),
       clusterName: "sim",
@@ -307,7 +310,7 @@ export class World implements NodeWorld, ClientWorld {
           name: "vol0",
           sizeBytes: VOLUME_BLOCKS * BLOCK_BYTES,
           mirror,
-          ack: "sync",
+          ack,
           readOnly: false,
         },
       ],
