@@ -166,7 +166,7 @@ class RealDrive implements Drive, LoopOwner {
     });
     if (!opened.ok) throw new Error(opened.why);
     this.votes = opened.file;
-    const unusable = this.voteRefusal(opened.bytes);
+    const unusable = this.storeRefusal() ?? this.voteRefusal(opened.bytes);
     if (unusable !== null) {
       await this.close();
       throw new Error(unusable);
@@ -193,6 +193,15 @@ class RealDrive implements Drive, LoopOwner {
     };
     this.isStarted = true;
     this.loop.run((host, nowMs) => host.start(nowMs, start));
+  }
+
+  /** The disk of another host or cluster is a mistake of the operator, not a fault. */
+  private storeRefusal(): string | null {
+    const { store, strictStore, clusterName, self, hosts } = this.options;
+    if (store === null || !strictStore) return null;
+    const nameOf = (id: number): string =>
+      hosts.find((host) => host.id === id)?.name ?? `host ${id}`;
+    return foreignStore(store.path, { clusterName, self, nameOf });
   }
 
   /** A voter's memory that is damaged or another's is not one that is missing (R14). */
@@ -282,11 +291,7 @@ class RealDrive implements Drive, LoopOwner {
   private async openStore(): Promise<DiskOpened | null> {
     const { store } = this.options;
     if (store === null) return null;
-    const { strictStore, clusterName, self, hosts } = this.options;
-    const nameOf = (id: number): string =>
-      hosts.find((host) => host.id === id)?.name ?? `host ${id}`;
-    const foreign = strictStore ? foreignStore(store.path, { clusterName, self, nameOf }) : null;
-    if (foreign !== null) throw new Error(foreign);
+    const { strictStore } = this.options;
     const opened = await this.open(store.path, store.sizeBytes);
     if (opened.ok) this.disk = opened.disk;
     else if (strictStore && opened.isInUse) throw new Error(opened.why);
