@@ -44,7 +44,6 @@ export const MUTANTS: readonly Mutant[] = [
   mutant(4, "readCommitted", { slowNet: 2, kill: 1 }),
   mutant(3, "liveWriteWins", { kill: 1, slowNet: 1, downMs: 30 }),
   mutant(4, "yieldOnCommit", { slowNet: 3 }),
-  mutant(1, "incarnations", { powerCut: 3, downMs: 20 }),
   mutant(3, "promiseSet", { kill: 2, isolate: 2, downMs: 1500 }),
   mutant(4, "openBarrier", { kill: 2, slowNet: 2, isolate: 1, downMs: 800 }),
   mutant(1, "flushEverywhere", { blackout: 3, everyMs: 4000, downMs: 5000 }, 14_000),
