@@ -1,9 +1,10 @@
 /**
- * The shape of `vsan.toml` (CLI.md), as valibot schemas: types, defaults and what each value must
- * look like. What concerns several values at once is in `config_check.ts`.
+ * The shape of `vsan.toml` (docs/cli.md), as valibot schemas: types, defaults and what each value
+ * must look like. What concerns several values at once is in `config_check.ts`.
  */
 import * as v from "valibot";
-import { BLOCK_BYTES, MIB } from "../core/base/units.ts";
+import { LIMITS } from "../core/base/limits.ts";
+import { BLOCK_BYTES, KIB, MIB } from "../core/base/units.ts";
 import { isMulticast, parseAddress, parseTcpAddress } from "./address.ts";
 import { parseDuration, parseSize } from "./quantity.ts";
 
@@ -63,6 +64,10 @@ function wholeNumber(least: number, most: number) {
 
 /** 24 segments of 4 MiB and the superblocks; below it a store would be refused after its making. */
 const STORE_BYTES_LEAST = 100 * MIB;
+/** Datagrams have one size; their IP and UDP headers take 28 bytes more. */
+const MTU_LEAST = LIMITS.datagramBytesMax + 28;
+/** Below it multicast would be slower than the repairs it has to carry. */
+const RATE_BYTES_LEAST = 64 * KIB;
 
 const clusterSchema = v.strictObject({
   name: v.optional(name, "vsan"),
@@ -120,8 +125,23 @@ const sharedNetworkSchema = v.strictObject({
     }, 'a multicast address such as "239.255.74.40:7441"'),
     "239.255.74.40:7441",
   ),
-  mtu: v.optional(wholeNumber(576, 9000), 1500),
-  rate_limit: v.optional(size, "40M"),
+  mtu: v.optional(
+    v.pipe(
+      wholeNumber(0, 65_535),
+      v.minValue(
+        MTU_LEAST,
+        `expected ${MTU_LEAST} or more, since datagrams are ${LIMITS.datagramBytesMax} bytes`,
+      ),
+    ),
+    1500,
+  ),
+  rate_limit: v.optional(
+    v.pipe(
+      size,
+      v.check((bytes) => bytes >= RATE_BYTES_LEAST, "expected a size a second, 64K at least"),
+    ),
+    "40M",
+  ),
 });
 
 const policingSchema = v.strictObject({

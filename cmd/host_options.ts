@@ -1,6 +1,6 @@
 /** From the checked config to what the core and the drive are given. Pure. */
 import { crc32Text } from "../core/base/checksum.ts";
-import { KIB, MIB, hostId, volumeId } from "../core/base/units.ts";
+import { MIB, hostId, volumeId } from "../core/base/units.ts";
 import { DEFAULT_TIMING, type HostOptions } from "../core/host/machine.ts";
 import type { HostAddresses } from "../transports/drive.ts";
 import type { Config } from "./config.ts";
@@ -18,7 +18,7 @@ export function segmentBytesFor(sizeBytes: number): number {
   return bytes;
 }
 
-/** Room for a volume's blocks, their index and the cleaner (80 % full at most, DESIGN.md 5). */
+/** Room for a volume's blocks, their index and the cleaner (at most 80 % full). */
 export function storeBytesFor(volumeBytes: number): number {
   return Math.ceil((volumeBytes * 1.4) / (64 * MIB)) * 64 * MIB + 256 * MIB;
 }
@@ -31,7 +31,7 @@ export function storeBytesOf({ self, document }: Config): number {
 
 /** `bootId` identifies this boot of the machine. */
 export function hostOptions(config: Config, bootId: string): HostOptions {
-  const { cluster, host, volume, policing } = config.document;
+  const { cluster, host, volume, shared_network, policing } = config.document;
   return {
     self: hostId(config.selfIndex),
     clusterName: cluster.name,
@@ -60,13 +60,8 @@ export function hostOptions(config: Config, bootId: string): HostOptions {
     coldStart: cluster.cold_start,
     bootId,
     segmentBytes: segmentBytesFor(storeBytesOf(config)),
-    indexMemoryBytes: indexMemoryFor(volume.reduce((sum, section) => sum + section.size, 0)),
+    multicastBytesPerSecond: shared_network.rate_limit,
   };
-}
-
-/** 8 bytes a block for every block, up to a bound past which pages are read again. */
-function indexMemoryFor(volumeBytes: number): number {
-  return Math.min(Math.max((volumeBytes / (4 * KIB)) * 8, 16 * MIB), 512 * MIB);
 }
 
 /** Where each host of the roster is reached. A host alone is reached by nobody. */

@@ -166,12 +166,12 @@ read_only = false
 
 [shared_network]                    # for volumes with mirror = "shared"
 group = "239.255.74.40:7441"
-mtu = 1500
-rate_limit = "40M"                  # bytes a second the mirror may use of it
+mtu = 1500                          # 1428 at least; datagrams stay at 1400 bytes
+rate_limit = "40M"                  # bytes a second that a host may multicast
 
 [policing]                          # who may write where, when several hosts want to
 network = "dedicated"               # or "shared": its messages leave the dedicated link to data
-timeout = "10s"                     # a write refused by a reservation waits so long
+timeout = "10s"                     # for reservations, which this version lacks: no effect
 aging = "2s"                        # a waiting request gains one priority in this time
 `;
 }

@@ -270,7 +270,7 @@ export class Composition {
   private makeMirror(options: HostOptions, ports: HostPorts, rules: Rules): Mirror {
     const multicast = options.volumes.some((volume) => volume.mirror === "shared");
     return new Mirror(
-      { self: options.self, multicast },
+      { self: options.self, multicast, rateBytesPerSecond: options.multicastBytesPerSecond },
       { link: ports.streams, packets: ports.packets, mac: ports.mac, entropy: ports.entropy },
       this.makeMirrorSink(),
       ports.trace,

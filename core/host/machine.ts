@@ -42,6 +42,7 @@ export interface HostTiming {
   readonly silenceMs: number;
   readonly peerTimeoutMs: number;
   readonly coldWaitMs: number;
+  /** Bounds the wait for a reservation; there are none in this version, so nothing reads it. */
   readonly policingTimeoutMs: number;
   readonly agingMs: number;
   /** A disk operation that takes longer fails the disk. */
@@ -70,7 +71,8 @@ export interface HostOptions {
   readonly bootId: string;
   /** Bytes per segment of a store made anew. */
   readonly segmentBytes: number;
-  readonly indexMemoryBytes: number;
+  /** What this host may multicast, 64 KiB/s at least. */
+  readonly multicastBytesPerSecond: number;
 }
 
 export interface HostPorts {
@@ -140,7 +142,7 @@ export interface LeaseStatus {
   readonly waiting: readonly string[];
 }
 
-/** The document of `vsan mirror status --json` (CLI.md), less what only transports know. */
+/** The document of `vsan mirror status --json` (docs/cli.md), less what only transports know. */
 export interface HostStatus {
   readonly cluster: string;
   readonly host: string;

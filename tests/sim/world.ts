@@ -1,6 +1,6 @@
 /**
  * A whole cluster under one seed: real hosts on simulated disks, network, clocks and randomness,
- * clients that write and read through all of them, faults, and the checks of DESIGN.md section 8.
+ * clients that write and read through all of them, faults, and the checks of docs/guarantees.md.
  *
  * A run has three phases: load with faults; healing (everything is restarted and connected); and
  * quiet, after which every request must have been answered, every data host must be a member
@@ -319,7 +319,7 @@ export class World implements NodeWorld, ClientWorld {
       coldStart: "flushed",
       bootId: "",
       segmentBytes: 512 * KIB,
-      indexMemoryBytes: 4 * MIB,
+      multicastBytesPerSecond: 40_000_000,
     };
   }
 }

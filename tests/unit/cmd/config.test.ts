@@ -141,6 +141,16 @@ describe("refused with its line", () => {
     ['size = "10G"', 'size = "1G"\n[[volume]]\nname = "vol0"\nsize = "1G"', "26: two volumes are"],
     ['size = "10G"', 'size = "1G"\nread_only = 1', "25: volume[0].read_only: expected true or"],
     ['size = "10G"', 'size = "1G"\n[shared_network]\ngroup = "10.0.0.1:1"', "26: shared_network."],
+    [
+      'size = "10G"',
+      'size = "1G"\n[shared_network]\nmtu = 1427',
+      "26: shared_network.mtu: expected 1428 or more, since datagrams are 1400 bytes",
+    ],
+    [
+      'size = "10G"',
+      'size = "1G"\n[shared_network]\nrate_limit = "0"',
+      "26: shared_network.rate_limit: expected a size a second, 64K at least",
+    ],
     ['name = "lab"', "name = lab", "2: not TOML: "],
     ["[[volume]]", "[volume]", "22: volume: expected [[volume]] sections"],
   ])("%s -> %s", (from, to, complaint) => {

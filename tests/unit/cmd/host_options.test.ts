@@ -47,6 +47,8 @@ name = "vol1"
 size = "2G"
 ack = "durable"
 read_only = true
+[shared_network]
+rate_limit = "2M"
 [policing]
 timeout = "1s"
 aging = "500ms"
@@ -66,6 +68,7 @@ test("every value of the config arrives where it acts", () => {
   expect(options.timing.peerTimeoutMs).toBe(2000);
   expect(options.timing.policingTimeoutMs).toBe(1000);
   expect(options.timing.agingMs).toBe(500);
+  expect(options.multicastBytesPerSecond).toBe(2 * MIB);
   expect(options.roster.map(({ name, kind, priority }) => [name, kind, priority])).toEqual([
     ["alpha", "data", 3],
     ["beta", "data", 7],
