@@ -88,9 +88,15 @@ export class ControlClient {
   }
 }
 
+/** No socket there, or a file that nobody serves (any more). */
+const NOBODY: readonly string[] = ["FailedToOpenSocket", "ENOENT", "ECONNREFUSED"];
+
 function reasonOf(thrown: unknown): string {
   const code = thrown instanceof Error && "code" in thrown ? String(thrown.code) : "";
-  if (code === "FailedToOpenSocket" || code === "ENOENT") return "nothing listens there";
+  if (NOBODY.includes(code)) return "nothing listens there";
+  if (code === "ECONNRESET") return "it broke off the connection";
+  if (code === "EACCES" || code === "EPERM") return "permission denied";
   if (thrown instanceof Error && thrown.name === "TimeoutError") return "it does not answer";
-  return messageOf(thrown);
+  // Bun's text of a socket error is about URLs and ports, of which there are none here.
+  return /^E[A-Z]+$/.test(code) ? code : messageOf(thrown);
 }

@@ -7,6 +7,7 @@ import { ControlClient } from "./control_client.ts";
 import { failure, usageError } from "./exit.ts";
 import { suggestion } from "./nearest.ts";
 import { sizeText } from "./quantity.ts";
+import { readStatus } from "./status_document.ts";
 import { table } from "./table.ts";
 
 const leasesSchema = v.array(
@@ -34,13 +35,32 @@ const listCommand = defineCommand({
     if (wanted !== null && !names.includes(wanted)) {
       throw usageError(`vsan lease list: no volume ${wanted}${suggestion(wanted, names)}`);
     }
-    const answer = v.safeParse(leasesSchema, await new ControlClient(config).get("/leases"));
+    const client = new ControlClient(config);
+    const answer = v.safeParse(leasesSchema, await client.get("/leases"));
     if (!answer.success) throw failure("the running vsan serve sent leases that cannot be read");
-    const leases = answer.output.filter((lease) => wanted === null || lease.volume === wanted);
+    const { volumes } = readStatus(await client.get("/status"));
+    const sizes = new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes]));
+    const leases = clippedLeases(
+      answer.output.filter((lease) => wanted === null || lease.volume === wanted),
+      sizes,
+    );
     if (args.json === true) printJson(leases);
     else process.stdout.write(leasesText(leases));
   },
 });
+
+/** Hosts take whole regions, and wish ahead: what lies past a volume's end is nobody's. */
+export function clippedLeases(
+  leases: readonly LeaseDocument[number][],
+  sizes: ReadonlyMap<string, number>,
+): LeaseDocument {
+  return leases
+    .map((lease) => ({
+      ...lease,
+      endByte: Math.min(lease.endByte, sizes.get(lease.volume) ?? lease.endByte),
+    }))
+    .filter((lease) => lease.startByte < lease.endByte);
+}
 
 /** Leases for people, one range a line. */
 export function leasesText(leases: LeaseDocument): string {

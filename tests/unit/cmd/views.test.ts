@@ -1,6 +1,6 @@
 /** What people read: status, leases, progress, tables, the report of a check. */
 import { describe, expect, test } from "bun:test";
-import { leasesText } from "../../../cmd/lease.ts";
+import { clippedLeases, leasesText } from "../../../cmd/lease.ts";
 import { barText, Progress } from "../../../cmd/progress.ts";
 import type { StatusDocument } from "../../../cmd/status_document.ts";
 import { readStatus } from "../../../cmd/status_document.ts";
@@ -169,6 +169,16 @@ test("leases", () => {
   const text = leasesText([lease, { ...lease, holder: "", waiting: ["beta", "gamma"] }]);
   expect(text).toContain("vol0    0-1G   alpha   3         -\n");
   expect(text).toContain("-       3         beta, gamma\n");
+});
+
+test("leases end where the volume ends", () => {
+  const lease = { volume: "vol0", holder: "alpha", priority: 3, waiting: [] };
+  const inside = { ...lease, startByte: 0, endByte: GIB };
+  const across = { ...lease, startByte: GIB, endByte: 4 * GIB };
+  const beyond = { ...lease, startByte: 2 * GIB, endByte: 4 * GIB };
+  const clipped = clippedLeases([inside, across, beyond], new Map([["vol0", 2 * GIB]]));
+  expect(clipped).toEqual([inside, { ...across, endByte: 2 * GIB }]);
+  expect(clippedLeases([beyond], new Map())).toEqual([beyond]);
 });
 
 describe("progress", () => {
