@@ -28,8 +28,8 @@ export function printJson(value: unknown): void {
 }
 
 /**
- * A command that CLI.md names and that a later version brings: its use is checked and its help is
- * there, but it refuses to run.
+ * A command that docs/cli.md names and that a later version brings: its use is checked and its help
+ * is there, but it refuses to run.
  */
 export function laterCommand(path: string, description: string, args: ArgsDef): Command {
   const name = path.split(" ").at(-1) ?? path;

@@ -22,7 +22,7 @@ export interface Config {
   readonly self: HostSection & { readonly control: string; readonly state: string };
 }
 
-/** Values of one host's section given as flags: they win over the file (CLI.md). */
+/** Values of one host's section given as flags: they win over the file (docs/cli.md). */
 export type HostFlags = Readonly<Record<string, unknown>>;
 
 export interface ConfigRequest {

@@ -48,7 +48,7 @@ export function damage(message: string): CommandError {
   return new CommandError(EXIT.damaged, message);
 }
 
-/** A command that CLI.md names and this version lacks; exit 1. */
+/** A command that docs/cli.md names and this version lacks; exit 1. */
 export function notInThisVersion(command: string): CommandError {
   return failure(`${command}: not in this version`);
 }

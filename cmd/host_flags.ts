@@ -1,4 +1,4 @@
-/** A host's section given as flags, for short runs: they win over the file (CLI.md). */
+/** A host's section given as flags, for short runs: they win over the file (docs/cli.md). */
 import type { ArgsDef } from "citty";
 import type { HostFlags } from "./config.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Sizes and durations as an operator writes and reads them (CLI.md): `512`, `4K`, `10G`, `1T` in
- * powers of 1024; `250ms`, `10s`, `5m`, `2h`. Whole numbers only.
+ * Sizes and durations as an operator writes and reads them (docs/cli.md): `512`, `4K`, `10G`, `1T`
+ * in powers of 1024; `250ms`, `10s`, `5m`, `2h`. Whole numbers only.
  */
 
 const SIZE_UNITS: readonly string[] = ["", "K", "M", "G", "T", "P"];

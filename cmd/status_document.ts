@@ -1,6 +1,6 @@
 /**
- * The document of `vsan mirror status --json` (CLI.md): the host's own status, the version, and
- * the paths, which only the transports know. Read back by the other commands, hence checked.
+ * The document of `vsan mirror status --json` (docs/cli.md): the host's own status, the version,
+ * and the paths, which only the transports know. Read back by the other commands, hence checked.
  */
 import * as v from "valibot";
 import type { HostStatus, RosterEntry } from "../core/host/machine.ts";

@@ -2,8 +2,8 @@
  * The few libc calls that Bun has no API for, by FFI. Pointers are plain numbers.
  *
  * Rule for memory handed to the kernel beyond one call: it comes from `mapMemory` (anonymous
- * mmap), never from a JavaScript allocation, because small typed arrays move once (BUN.md 1,
- * canary `ffi_memory`).
+ * mmap), never from a JavaScript allocation, because small typed arrays move once
+ * (tests/canary/, `ffi_memory`).
  */
 import { dlopen, FFIType, ptr, read, suffix, toArrayBuffer, type Pointer } from "bun:ffi";
 import { assert } from "../core/base/assert.ts";

@@ -8,7 +8,7 @@
  *
  * Bun reads a socket until it is empty, so the receive handler only keeps the (fresh) buffer in a
  * bounded ring; the ring is emptied in slices between other events, and overflow is loss, which
- * multicast repairs (BUN.md 6, "Flood starvation").
+ * multicast repairs: a flood must not keep the host from its other work.
  */
 import { isIP } from "node:net";
 import type { udp } from "bun";

@@ -35,7 +35,7 @@ export const LIMITS = {
   windowRecordsMax: 8192,
   /** Records a receiver holds out of order or behind its lease table, per sender. */
   heldBytesMax: 40 * MIB,
-  /** Requests waiting in a host for a lease, a view or a window. Past it clients are paused. */
+  /** Requests waiting in a host for a lease, a view or a window. Past it a client gets EIO. */
   waitingRequestsMax: 16384,
   /** Lease table entries per volume; past it ranges are coarsened. */
   leaseRangesMax: 4096,

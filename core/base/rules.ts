@@ -1,7 +1,8 @@
 /**
  * The rules of docs/protocol.md that can be switched off, for tests only: a mutation test turns
- * one off and asserts that the simulator finds the failure the rule prevents (DESIGN.md section
- * 8). The shipped program always runs `ALL_RULES`; nothing in `cmd/` can change them.
+ * one off and asserts that the simulator finds the failure the rule prevents
+ * (docs/guarantees.md, "Checks"). The shipped program always runs `ALL_RULES`; nothing in `cmd/`
+ * can change them.
  */
 export interface Rules {
   /** R1, R3: a restart is a new incarnation, not an intact member. */

@@ -11,7 +11,8 @@ import { bool, type Decoded, f64, list, struct, text, u8, u16, u32, u64, union }
 import { layout } from "./layout.ts";
 
 /** Control-lane channels. Append only. */
-export const CHANNEL = { membership: 1, lease: 2, mirror: 3, host: 4, points: 5 } as const;
+/** 5 is reserved: points travel as lease messages. */
+export const CHANNEL = { membership: 1, lease: 2, mirror: 3, host: 4 } as const;
 /** Bytes before a control message: length and channel. */
 export const CONTROL_HEADER_BYTES = 5;
 

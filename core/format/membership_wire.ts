@@ -90,7 +90,7 @@ export const viewCodec = checked(
   }),
   isSoundView,
 );
-/** The agreed membership (DESIGN section 7). Recipients = members + joining. */
+/** The agreed membership (docs/protocol.md, "Views"). Recipients = members + joining. */
 export type View = {
   epoch: Epoch;
   id: number;

@@ -5,7 +5,10 @@
  */
 import { type Epoch, hostId, type HostId } from "../base/units.ts";
 
-/** More than an origin can have unanswered: every client request of a host at the limits. */
+/**
+ * Requests kept per origin. An origin may have more unanswered (`LIMITS.waitingRequestsMax`): then
+ * a retry of one that fell out is `forgotten`, which answers EIO and never executes it again.
+ */
 const CAPACITY = 8192;
 /** What a joiner is told per origin. */
 const TOLD = 256;

@@ -1,7 +1,7 @@
 /**
- * Membership: which hosts hold every committed write, agreed by votes (DESIGN section 7, R1 to
- * R7, R11 to R16; told in docs/protocol.md, "Views"). This file only routes: events in, a turn of
- * the parts below, messages out.
+ * Membership: which hosts hold every committed write, agreed by votes (R1 to R7, R11 to
+ * R16 of docs/protocol.md; see "Views" there). This file only routes: events in, a turn of the
+ * parts below, messages out.
  *
  *   peers     lives of the other hosts, links, beats        grants   read grants (R7)
  *   keeper    what must be durable before an answer          voter    promise, seal, accept (R1-R4)

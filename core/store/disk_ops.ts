@@ -1,6 +1,6 @@
 /**
  * The store's operations in flight: numbers for their completions, and how long the oldest has
- * taken. An operation that exceeds the bound fails the disk (FAULTS 14): a disk that hangs is not
+ * taken. An operation that exceeds the bound fails the disk: a disk that hangs is not
  * waited for, the mirrors have the data.
  */
 import { assert } from "../base/assert.ts";

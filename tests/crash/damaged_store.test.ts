@@ -1,5 +1,5 @@
 /**
- * A store cut anywhere or with any byte changed (FAULTS.md, scenarios 4, 11 and 40): the host
+ * A store cut anywhere or with any byte changed: the host
  * opens it to a consistent state or says what is damaged, and the check finds out, offline. It
  * never shows a block that was not written, and never ends with a stack.
  */

@@ -1,6 +1,6 @@
 /**
  * A disk that fails at run time: its host goes on for its clients through the others, says what
- * happened, and is rebuilt on a new disk (FAULTS.md, scenarios 9, 10, 14 and 16).
+ * happened, and is rebuilt on a new disk.
  */
 import { afterEach, describe, expect, test } from "bun:test";
 import { Cluster, type ClusterOptions } from "../tools/cluster.ts";

@@ -1,5 +1,5 @@
 /**
- * Anything at all on every socket of running hosts (FAULTS.md, scenarios 39 and 40): that
+ * Anything at all on every socket of running hosts: that
  * connection ends, and nothing else: the good clients write on all the time without an error, the
  * view stays, memory stays bounded, and strangers hear why they are refused.
  */

@@ -1,5 +1,5 @@
 /**
- * Power cuts and kills (FAULTS 1, 2, 3, 7): random work, the power goes at a random moment, torn
+ * Power cuts and kills: random work, the power goes at a random moment, torn
  * sectors in random order, sometimes again while the store recovers. What was synced is there, what
  * was not is there as a prefix, nothing is torn, no space leaks.
  */

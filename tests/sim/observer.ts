@@ -1,6 +1,6 @@
 /**
  * Watches every append of every host and checks what only somebody who sees all of them can
- * (DESIGN.md section 8):
+ * (docs/guarantees.md):
  *
  *  V3 after a promise nothing of an older epoch is appended, but what R5 brings;
  *  V5 what a FLUSH covers is durable on every recipient when it is answered;

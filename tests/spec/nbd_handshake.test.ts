@@ -1,4 +1,4 @@
-/** NBD proto.md, the handshake phase, clause by clause (FAULTS.md section 6, "Handshake"). */
+/** NBD proto.md, the handshake phase, clause by clause. */
 import { describe, expect, test } from "bun:test";
 import {
   ALPHA_BYTES,

@@ -1,4 +1,4 @@
-/** NBD proto.md, the transmission phase, clause by clause (FAULTS.md section 6). */
+/** NBD proto.md, the transmission phase, clause by clause. */
 import { describe, expect, test } from "bun:test";
 import { OUTCOME, type Outcome } from "../../core/base/outcome.ts";
 import {

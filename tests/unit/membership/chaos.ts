@@ -1,4 +1,4 @@
-/** A seeded run with every fault of DESIGN section 8 that concerns views, then healing. */
+/** A seeded run with every fault that concerns views, then healing. */
 import type { Rules } from "../../../core/base/rules.ts";
 import type { MembershipHost } from "../../../core/membership/contract.ts";
 import { Cluster } from "./cluster.ts";

@@ -1,6 +1,6 @@
 /**
  * Each rule is there because its absence loses data: with the rule off the observer must find the
- * failure (DESIGN section 8). By random search where that is quick, by script where it is rare.
+ * failure (docs/guarantees.md). By random search where that is quick, by script where it is rare.
  */
 import { describe, expect, test } from "bun:test";
 import { ALL_RULES, type Rules } from "../../../core/base/rules.ts";

@@ -1,6 +1,6 @@
 /**
  * The global observer: sees every host's log, promises, accepts, commits and reads, and throws on
- * the first breach of V1 to V4 (DESIGN section 8).
+ * the first breach of V1 to V4 (docs/guarantees.md).
  */
 import type { Epoch } from "../../../core/base/units.ts";
 import {

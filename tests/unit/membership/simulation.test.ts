@@ -1,5 +1,5 @@
 /**
- * V1 to V4 and V12 (DESIGN section 8) under every fault that concerns views, by seed. A failing
+ * V1 to V4 and V12 (docs/guarantees.md) under every fault that concerns views, by seed. A failing
  * seed is the argument of `chaos`, in chaos.ts.
  */
 import { describe, expect, test } from "bun:test";

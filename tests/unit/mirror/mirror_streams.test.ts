@@ -104,7 +104,7 @@ test("link resets neither lose nor double a record", () => {
   expect(cluster.host(1).log.length).toBe(150);
 });
 
-test("flipped bits on the data lane reset the link and change nothing (FAULTS 20)", () => {
+test("flipped bits on the data lane reset the link and change nothing", () => {
   const cluster = new MiniCluster({ seed: 7, hostCount: 2, faults: { streamCorrupt: 0.05 } });
   cluster.open();
   for (let round = 0; round < 60; round += 1) {

@@ -1,5 +1,5 @@
 /**
- * Bytes that rot, anywhere (FAULTS 4, 11; G9): a store opens with right data, or says what is
+ * Bytes that rot, anywhere (G9): a store opens with right data, or says what is
  * wrong; it never throws, and never returns a wrong block.
  */
 import { describe, expect, test } from "bun:test";

@@ -1,4 +1,4 @@
-/** A disk that fails, lies, hangs or forgets (FAULTS 8 to 15), and what the store makes of it. */
+/** A disk that fails, lies, hangs or forgets, and what the store makes of it. */
 import { describe, expect, test } from "bun:test";
 import { OUTCOME } from "../../../core/base/outcome.ts";
 import { blocksOf, StoreRig, VOLUME } from "./store_rig.ts";
