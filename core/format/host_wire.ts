@@ -71,17 +71,7 @@ export const HOST_MESSAGE = union({
 });
 export type HostMessage = Decoded<typeof HOST_MESSAGE>;
 
-/** The VIEW document in the store's log: what this store belongs to. */
-export const STORE_VIEW = struct({
-  epoch: u64,
-  viewId: u64,
-  parent: u64,
-  members: list(u8, LIMITS.hostCountMax),
-  /** True while this store is a full copy (a member's), false while it is being filled. */
-  complete: bool,
-});
-export type StoreView = Decoded<typeof STORE_VIEW>;
-
+/** The newest sync point, as the store's log keeps it (R10). */
 export const STORE_POINT = struct({ epoch: u64, point: u32 });
 
 /** Kinds of bulk frame. Append only. */

@@ -84,13 +84,6 @@ export class CopySource {
     this.sessions.clear();
   }
 
-  get isActive(): boolean {
-    for (const session of this.sessions.values()) {
-      if (!session.isDone && !session.isReading && session.credits > 0) return true;
-    }
-    return false;
-  }
-
   /** Sends what credits and the data lanes allow. */
   pump(): void {
     for (const session of this.sessions.values()) {

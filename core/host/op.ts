@@ -110,7 +110,6 @@ export class Op {
   /** Forwarding: which member has it, how far it got, pieces still out. */
   proxy: HostId = hostId(0);
   sentBytes = 0;
-  sinceMs = 0;
 
   constructor(index: number) {
     this.index = index;

@@ -161,10 +161,6 @@ export class Writes {
     }
   }
 
-  get waiting(): number {
-    return this.commitQueue.length + this.roomQueue.length + this.durableQueue.length;
-  }
-
   /** Ends the lease use of a finished or abandoned op. */
   release(op: Op): void {
     if (op.leaseEpoch !== 0 && op.leaseEpoch === this.parts.epoch) {
