@@ -67,7 +67,8 @@ export const SUPERBLOCK = layout(
     coldSeq: "u64",
     hotSuccessor: "u32",
     coldSuccessor: "u32",
-    reserved: "u64",
+    /** Durable records that were lost to damage and not made good since; see `Superblock`. */
+    lostRecords: "u64",
   },
 );
 
@@ -102,6 +103,11 @@ export interface Superblock {
   rootBytes: number;
   cutSeq: number;
   cuts: readonly [LaneCut, LaneCut];
+  /**
+   * Records that were durable once and that recovery could not tell any more, over the store's life;
+   * back to 0 when its host has compared everything with a mirror. Above 0, blocks may be stale.
+   */
+  lostRecords: number;
 }
 
 export function superblockOffset(copy: number): number {
@@ -146,6 +152,7 @@ export function encodeSuperblock(
   SUPERBLOCK.coldOffset.set(view, at, cold.offset);
   SUPERBLOCK.coldSeq.set(view, at, cold.seq);
   SUPERBLOCK.coldSuccessor.set(view, at, cold.successor);
+  SUPERBLOCK.lostRecords.set(view, at, value.lostRecords);
   SUPERBLOCK.check.set(view, at, crc32(buffer, at + 8, SUPERBLOCK_BYTES - 8));
 }
 
@@ -196,6 +203,7 @@ export function decodeSuperblock(buffer: Uint8Array, at: number, copy: number): 
         successor: SUPERBLOCK.coldSuccessor.get(view, at),
       },
     ],
+    lostRecords: SUPERBLOCK.lostRecords.get(view, at),
   };
   return { kind: "good", value };
 }
@@ -223,5 +231,6 @@ export function superblockIsSound(value: Superblock): boolean {
     if (cut.segment >= segmentCount || cut.offset > segmentBytes || cut.seq < 0) return false;
     if (cut.offset % 16 !== 0 || cut.successor >= segmentCount) return false;
   }
+  if (value.lostRecords < 0) return false;
   return value.generation >= 1 && value.cutSeq >= 0 && value.attempt >= value.session;
 }

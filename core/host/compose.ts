@@ -234,6 +234,7 @@ export class Composition {
     else if (purpose === SYNC_FOR.point) this.points.synced(parts.nowMs, token, ok);
     else if (ok && this.target.isComplete) {
       this.change.isCopyDurable = true;
+      parts.store?.forgetLosses();
       this.change.changed();
     }
   }

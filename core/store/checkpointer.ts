@@ -110,6 +110,7 @@ export class Checkpointer {
       rootBytes: root.length,
       cutSeq,
       cuts,
+      lostRecords: state.lostRecords,
     };
     if (!(yield* writeSuperblock(this.io, this.buffer, next))) return false;
     this.superblock = next;

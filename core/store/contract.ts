@@ -63,7 +63,8 @@ export type StoreOpened =
       /**
        * Log records that were durable once and cannot be told any more (not even which blocks
        * they held). Above 0 the store's older blocks may be stale: its host must treat it as
-       * having an unknown history (R11: K unknown) or compare it with a mirror.
+       * having an unknown history (R11: K unknown) or compare it with a mirror. Says so at every
+       * open until `Store.forgetLosses`.
        */
       readonly lostRecords: number;
     }

@@ -343,7 +343,7 @@ export class StoreEngine {
     this.phase = "open";
     this.reclaim();
     for (const row of damage.rows) this.traceDamage(row);
-    const { lostRecords } = damage;
+    const { lostRecords } = state;
     this.sink.storeOpened({ ok: true, fresh: this.isFresh, clean: store.clean, lostRecords });
     for (const row of damage.rows) {
       if (row.kind === "block" && row.volume !== 0) {

@@ -116,6 +116,7 @@ export class Recovery {
       rootBytes: 0,
       cutSeq: 0,
       cuts: [cut, cut],
+      lostRecords: 0,
     };
     return yield* this.begin(state, superblock, new Damage(), 0, null, true);
   }
@@ -159,6 +160,8 @@ export class Recovery {
     // What was rolled forward may be in the operating system's memory only, after a killed process.
     if ((yield* this.io.sync()) !== 0) return refuse("io", "the disk cannot sync");
     this.settleSegments(state, forward, found.value.cutSeq);
+    // Kept in the superblock: the host may be killed before it has drawn its conclusions.
+    state.lostRecords = found.value.lostRecords + damage.lostRecords;
     const { clean } = found.value;
     return yield* this.begin(state, attempt, damage, forward.highestSeq, loader, clean);
   }

@@ -20,6 +20,8 @@ export class StoreState {
   /** Newest epoch of which the log holds a record, and the last one per sender in it. */
   streamEpoch: Epoch = 0;
   readonly streamSeqs = new Float64Array(LIMITS.hostCountMax);
+  /** Durable records lost to damage and not made good since; see `Superblock.lostRecords`. */
+  lostRecords = 0;
   /** See VolumeIndex.retired. */
   readonly retired = { now: new RetiredPlaces() };
 

@@ -347,6 +347,15 @@ export class Store {
     return this.engine.live?.state.streamSeqs[sender] ?? 0;
   }
 
+  /**
+   * Everything here was compared with a mirror or copied from one: records that were lost leave no
+   * stale block. Durable with the next checkpoint; until then a restart says again that they are.
+   */
+  forgetLosses(): void {
+    const { live } = this.engine;
+    if (live !== null) live.state.lostRecords = 0;
+  }
+
   /** Bytes of the volume's blocks that have data. */
   volumeUsedBytes(volume: VolumeId): number {
     return (this.index(volume)?.usedBlocks ?? 0) * BLOCK_BYTES;
