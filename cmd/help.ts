@@ -37,7 +37,11 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     "vsan recover --store /dev/sdb",
     "vsan recover check --store lab/alpha.vsan",
   ],
-  "recover check": ["vsan recover check", "vsan recover check --store lab/alpha.vsan --json"],
+  "recover check": [
+    "vsan recover check",
+    "vsan recover check --store lab/alpha.vsan --json",
+    "vsan recover check --repair",
+  ],
   "recover takeover": ["vsan recover takeover"],
   "recover resolve": ["vsan recover resolve --keep alpha"],
   "recover forks": ["vsan recover forks"],

@@ -1,9 +1,8 @@
 /**
- * Progress of a resync on stderr: one line redrawn in place on a terminal, otherwise a line per
- * ten per cent, so that a log of it stays short.
+ * Progress of a resync or a check on stderr: one line redrawn in place on a terminal, otherwise a
+ * line per ten per cent, so that a log of it stays short.
  */
 import { humanBytes, humanSeconds } from "./quantity.ts";
-import type { StatusResync } from "./status_document.ts";
 
 const BAR_COLUMNS = 30;
 
@@ -13,6 +12,14 @@ export function barText(share: number, columns: number): string {
   const filled = Math.floor(clamped * columns);
   const percent = String(Math.floor(clamped * 100)).padStart(3);
   return `[${"#".repeat(filled)}${".".repeat(columns - filled)}] ${percent} %`;
+}
+
+/** How far it is. */
+export interface ProgressEntry {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  readonly bytesPerSecond: number;
+  readonly etaSeconds: number;
 }
 
 export interface ProgressStream {
@@ -31,7 +38,7 @@ export class Progress {
   }
 
   /** Shows how far the copy is. */
-  show(entry: StatusResync): void {
+  show(entry: ProgressEntry): void {
     const share = entry.totalBytes === 0 ? 1 : entry.doneBytes / entry.totalBytes;
     const line =
       `${barText(share, BAR_COLUMNS)}  ` +

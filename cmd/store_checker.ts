@@ -1,237 +1,237 @@
 /**
- * Reads a whole store offline: opens it as a host would, on an overlay so that nothing changes,
- * then reads every block of every volume, each checked against its checksum and address (G5).
+ * Runs the offline check or the repair of a store (`core/store/check.ts`, `repair.ts`) on a real
+ * disk, and turns what it says into the document of `vsan recover check --json`.
  */
 import { statSync } from "node:fs";
 import { crc32Text } from "../core/base/checksum.ts";
-import { OUTCOME, type Outcome } from "../core/base/outcome.ts";
 import type { Trace } from "../core/base/ports.ts";
 import { ALL_RULES } from "../core/base/rules.ts";
-import { BLOCK_BYTES, hostId, REGION_BLOCKS, type VolumeId } from "../core/base/units.ts";
-import type { StoreOpened, StoreSink } from "../core/store/contract.ts";
-import { Store } from "../core/store/store.ts";
+import { BLOCK_BYTES, hostId } from "../core/base/units.ts";
+import { StoreCheck } from "../core/store/check.ts";
+import { type CheckReport, RANGES_MAX } from "../core/store/check_report.ts";
+import { type RepairReport, StoreRepair } from "../core/store/repair.ts";
+import type { Refusal } from "../core/store/superblocks.ts";
 import { BootClock } from "../transports/clock.ts";
 import { type OpenDisk, openDisk } from "../transports/disk_open.ts";
 import type { Config } from "./config.ts";
 import { failure, refusal } from "./exit.ts";
 import { hostOptions } from "./host_options.ts";
-import { OverlayDisk } from "./overlay_disk.ts";
+import type { Progress } from "./progress.ts";
 
+/** Bytes of a volume that cannot be read. */
 export interface DamagedRange {
   readonly volume: string;
   readonly startByte: number;
-  endByte: number;
+  readonly endByte: number;
   readonly why: string;
 }
 
-export interface CheckReport {
+/** Damage of the store's own structures; the volume and its bytes where it is about some. */
+export interface DamagedStructure extends DamagedRange {
+  readonly kind: string;
+  readonly segment: number;
+}
+
+export interface CheckDocument {
   readonly store: string;
   readonly checkedBytes: number;
+  /** Log records that nobody can read any more: blocks that they held may be old. */
   readonly lostRecords: number;
   readonly damaged: readonly DamagedRange[];
+  readonly structure: readonly DamagedStructure[];
   /** More were found than are listed. */
   readonly isCut: boolean;
+  readonly segments: { readonly total: number; readonly free: number; readonly dead: number };
   /** Why the store does not open at all; "" when it does. */
   readonly why: string;
+  /** What a repair found; the rest of the document is what it left. Null without one. */
+  readonly repaired: null | {
+    readonly damaged: readonly DamagedRange[];
+    readonly structure: readonly DamagedStructure[];
+  };
 }
 
-const DAMAGED_RANGES_MAX = 10_000;
-const READ_BLOCKS = 128;
-const TICK_MS = 20;
+interface Machine {
+  readonly result: CheckReport | RepairReport | Refusal | null;
+  /** The check that runs. */
+  readonly check: StoreCheck;
+  settle(nowMs: number): void;
+  diskDone(nowMs: number, tag: number, result: number): void;
+  nextDeadlineMs(): number;
+}
 
-/** Checks the store at `path` as this host's. Rejects if it cannot be looked at. */
-export async function checkStore(config: Config, path: string): Promise<CheckReport> {
-  const checker = new StoreChecker(config, path);
-  const opened = await openDisk({ path, sizeBytes: 0 }, checker);
+const TICK_MS = 100;
+const SILENT: Trace = { event() {} };
+
+/** Checks, or repairs, the store at `path` as this host's. Rejects if it cannot be looked at. */
+export async function checkStore(
+  config: Config,
+  path: string,
+  how: { readonly repair: boolean; readonly progress: Progress },
+): Promise<CheckDocument> {
+  const run = new CheckRun(how.progress);
+  const opened = await openDisk({ path, sizeBytes: 0 }, run);
   if (!opened.ok) {
     if (opened.isInUse) throw refusal(`${opened.why}; stop its vsan serve first`);
     // Cut to almost nothing is damage; without a file there is nothing that could be checked.
     const isRest = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
     if (!isRest || statSync(path).size >= BLOCK_BYTES) throw failure(opened.why);
-    return {
-      store: path,
-      checkedBytes: 0,
-      lostRecords: 0,
-      damaged: [],
-      isCut: false,
-      why: opened.why,
-    };
+    return nothing(path, opened.why);
   }
+  const { disk } = opened;
   try {
-    return await checker.run(opened.disk);
+    const result = await run.run(disk, machineOf(config, disk, how.repair));
+    const names = new Map(hostOptions(config, "").volumes.map(({ id, name }) => [id, name]));
+    return documentOf(path, names, result);
   } finally {
-    await opened.disk.close();
+    await disk.close();
   }
 }
 
-class StoreChecker implements StoreSink {
-  private readonly config: Config;
-  private readonly path: string;
-  private readonly clock = new BootClock();
-  private readonly damaged: DamagedRange[] = [];
-  private readonly names = new Map<VolumeId, string>();
-  private readonly openedGate = Promise.withResolvers<StoreOpened>();
-  private readonly failedGate = Promise.withResolvers<never>();
-  private readGate = Promise.withResolvers<Outcome>();
-  private store: Store | null = null;
-  private overlay: OverlayDisk | null = null;
-  private disk: OpenDisk | null = null;
-  private finished: [number, number][] = [];
-  private isCut = false;
+function machineOf(config: Config, disk: OpenDisk, isRepair: boolean): Machine {
+  const { clusterName, self, timing } = hostOptions(config, "");
+  const identity = { clusterId: crc32Text(clusterName), hostId: hostId(self) };
+  if (isRepair) {
+    const { diskTimeoutMs } = timing;
+    return new StoreRepair({ ...identity, diskTimeoutMs }, disk, SILENT, ALL_RULES);
+  }
+  const check = new StoreCheck(disk, identity);
+  return {
+    get result() {
+      return check.result;
+    },
+    check,
+    settle: () => check.settle(),
+    diskDone: (_nowMs, tag, result) => check.diskDone(tag, result),
+    nextDeadlineMs: () => Number.POSITIVE_INFINITY,
+  };
+}
 
-  constructor(config: Config, path: string) {
-    this.config = config;
-    this.path = path;
-    this.failedGate.promise.catch(() => {});
+/** Carries the disk's events to the machine until it has a result. */
+class CheckRun {
+  private readonly clock = new BootClock();
+  private readonly progress: Progress;
+  private readonly finished = Promise.withResolvers<NonNullable<Machine["result"]>>();
+  private machine: Machine | null = null;
+  private disk: OpenDisk | null = null;
+  private beganMs = 0;
+  private shown: StoreCheck | null = null;
+
+  constructor(progress: Progress) {
+    this.progress = progress;
   }
 
-  async run(disk: OpenDisk): Promise<CheckReport> {
-    const options = hostOptions(this.config, "");
-    for (const volume of options.volumes) this.names.set(volume.id, volume.name);
+  async run(disk: OpenDisk, machine: Machine): Promise<NonNullable<Machine["result"]>> {
     this.disk = disk;
-    this.overlay = new OverlayDisk(disk, (tag, result) => this.finished.push([tag, result]));
-    const volumes = options.volumes.map(({ id, sizeBytes }) => ({
-      id,
-      blocks: sizeBytes / BLOCK_BYTES,
-    }));
-    const { segmentBytes, timing, self, clusterName } = options;
-    const storeOptions = { segmentBytes, volumes, diskTimeoutMs: timing.diskTimeoutMs };
-    this.store = new Store(storeOptions, this.overlay, this, SILENT, ALL_RULES);
-    this.store.open(this.clock.nowMs(), {
-      clusterId: crc32Text(clusterName),
-      hostId: hostId(self),
-    });
+    this.machine = machine;
     this.settle();
     const ticker = setInterval(() => this.tick(), TICK_MS);
     try {
-      const opened = await Promise.race([this.openedGate.promise, this.failedGate.promise]);
-      if (!opened.ok) return this.report(0, 0, opened.why);
-      let checkedBytes = 0;
-      for (const volume of volumes) checkedBytes += await this.readVolume(volume.id, volume.blocks);
-      return this.report(checkedBytes, opened.lostRecords, "");
+      return await this.finished.promise;
     } finally {
       clearInterval(ticker);
+      this.progress.finish();
     }
   }
 
-  // The disk's events.
-
   done(tag: number, result: number): void {
-    this.overlay?.readDone(tag, result);
-    this.store?.diskDone(this.clock.nowMs(), tag, result);
+    this.machine?.diskDone(this.clock.nowMs(), tag, result);
   }
 
   batch(): void {
     this.settle();
   }
 
-  // The store's sink.
-
-  storeOpened(result: StoreOpened): void {
-    this.openedGate.resolve(result);
-  }
-
-  readDone(_token: number, outcome: Outcome): void {
-    this.readGate.resolve(outcome);
-  }
-
-  badBlock(volume: VolumeId, lba: number, why: string): void {
-    this.note(volume, lba, 1, why);
-  }
-
-  storeFailed(why: string): void {
-    this.failedGate.reject(failure(`the check cannot go on: ${why}`));
-  }
-
-  storeClosed(): void {}
-  logged(): void {}
-  synced(): void {}
-  storeWritable(): void {}
-
-  /** Bytes of data read in one volume. */
-  private async readVolume(volume: VolumeId, blocks: number): Promise<number> {
-    const store = this.store as Store;
-    const out = (this.disk as OpenDisk).allocate(READ_BLOCKS * BLOCK_BYTES);
-    let bytes = 0;
-    for (let region = store.nextRegion(volume, 0); region >= 0; ) {
-      const first = region * REGION_BLOCKS;
-      const runs: [number, number][] = [];
-      let lba = first;
-      store.extents(volume, first, Math.min(REGION_BLOCKS, blocks - first), (count, isData) => {
-        if (isData) runs.push([lba, count]);
-        lba += count;
-      });
-      for (const [start, count] of runs) {
-        for (let at = 0; at < count; at += READ_BLOCKS) {
-          const length = Math.min(READ_BLOCKS, count - at);
-          await this.readBlocks(volume, start + at, length, out);
-          bytes += length * BLOCK_BYTES;
-        }
-      }
-      region = store.nextRegion(volume, region + 1);
-    }
-    return bytes;
-  }
-
-  private async readBlocks(
-    volume: VolumeId,
-    lba: number,
-    count: number,
-    out: Uint8Array,
-  ): Promise<void> {
-    this.readGate = Promise.withResolvers<Outcome>();
-    const known = this.damaged.length;
-    const now = (this.store as Store).read(1, volume, lba, count, out, 0);
-    this.settle();
-    const done = this.readGate.promise;
-    const outcome =
-      now === OUTCOME.pending ? await Promise.race([done, this.failedGate.promise]) : now;
-    const wasReported = this.damaged.length > known || this.isCut;
-    if (outcome === OUTCOME.ok || wasReported) return;
-    if (count === 1) this.note(volume, lba, 1, "it cannot be read");
-    else for (let at = 0; at < count; at++) await this.readBlocks(volume, lba + at, 1, out);
-  }
-
-  private note(volume: VolumeId, lba: number, count: number, why: string): void {
-    const name = this.names.get(volume) ?? "";
-    const startByte = lba * BLOCK_BYTES;
-    const endByte = startByte + count * BLOCK_BYTES;
-    const last = this.damaged.at(-1);
-    if (last?.volume === name && last.endByte === startByte && last.why === why) {
-      last.endByte = endByte;
-    } else if (this.damaged.length < DAMAGED_RANGES_MAX) {
-      this.damaged.push({ volume: name, startByte, endByte, why });
-    } else {
-      this.isCut = true;
-    }
-  }
-
-  private tick(): void {
-    const store = this.store as Store;
-    const now = this.clock.nowMs();
-    if (now >= store.nextDeadlineMs()) store.expire(now);
-    this.settle();
-  }
-
-  /** Lets the store and the disk go on; the overlay's own completions come in the next turn. */
   private settle(): void {
-    this.store?.settle(this.clock.nowMs());
+    const { machine } = this;
+    if (machine === null) return;
+    machine.settle(this.clock.nowMs());
+    if (machine.result !== null) {
+      this.machine = null;
+      this.finished.resolve(machine.result);
+      return;
+    }
     this.disk?.submit();
-    setImmediate(() => this.deliver());
+    setImmediate(() => {
+      if (this.machine !== null && this.disk?.deliver() === true) this.settle();
+    });
   }
 
-  private deliver(): void {
-    const finished = this.finished;
-    this.finished = [];
-    for (const [tag, result] of finished) this.store?.diskDone(this.clock.nowMs(), tag, result);
-    const any = this.disk?.deliver() === true || finished.length > 0;
-    if (any) this.settle();
+  /** Deadlines of a repair, and the progress. */
+  private tick(): void {
+    const { machine } = this;
+    if (machine === null) return;
+    const { check } = machine;
+    if (check !== this.shown) {
+      this.shown = check;
+      this.beganMs = this.clock.nowMs();
+    }
+    if (check.blocksTotal > 0) this.show(check.blocksChecked, check.blocksTotal);
+    this.settle();
   }
 
-  private report(checkedBytes: number, lostRecords: number, why: string): CheckReport {
-    const { damaged, isCut, path } = this;
-    return { store: path, checkedBytes, lostRecords, damaged, isCut, why };
+  private show(checked: number, total: number): void {
+    const bytesPerSecond = (checked * BLOCK_BYTES * 1000) / (this.clock.nowMs() - this.beganMs + 1);
+    const totalBytes = Math.max(checked, total) * BLOCK_BYTES;
+    const doneBytes = checked * BLOCK_BYTES;
+    const etaSeconds = (totalBytes - doneBytes) / Math.max(1, bytesPerSecond);
+    this.progress.show({ doneBytes, totalBytes, bytesPerSecond, etaSeconds });
   }
 }
 
-const SILENT: Trace = { event() {} };
+function nothing(store: string, why: string): CheckDocument {
+  return {
+    store,
+    checkedBytes: 0,
+    lostRecords: 0,
+    damaged: [],
+    structure: [],
+    isCut: false,
+    segments: { total: 0, free: 0, dead: 0 },
+    why,
+    repaired: null,
+  };
+}
+
+function documentOf(
+  store: string,
+  names: ReadonlyMap<number, string>,
+  result: NonNullable<Machine["result"]>,
+): CheckDocument {
+  if (!result.ok) return nothing(store, result.why);
+  const report = "after" in result ? result.after : result;
+  return {
+    store,
+    checkedBytes: report.blocksChecked * BLOCK_BYTES,
+    lostRecords: report.lostRecords,
+    ...listsOf(names, report),
+    isCut: report.isCut || report.damageCount > RANGES_MAX,
+    segments: {
+      total: report.segmentsTotal,
+      free: report.segmentsFree,
+      dead: report.segmentsDead,
+    },
+    why: "",
+    repaired: "before" in result ? listsOf(names, result.before) : null,
+  };
+}
+
+function listsOf(
+  names: ReadonlyMap<number, string>,
+  report: CheckReport,
+): { damaged: DamagedRange[]; structure: DamagedStructure[] } {
+  const rangeOf = (row: { volume: number; lba: number; count: number; why: string }) => ({
+    volume: row.volume === 0 ? "" : (names.get(row.volume) ?? `(number ${row.volume})`),
+    startByte: row.lba * BLOCK_BYTES,
+    endByte: (row.lba + row.count) * BLOCK_BYTES,
+    why: row.why,
+  });
+  return {
+    damaged: report.ranges.map(rangeOf),
+    structure: report.damage.map((row) => ({
+      kind: row.kind,
+      ...rangeOf(row),
+      segment: row.segment,
+    })),
+  };
+}

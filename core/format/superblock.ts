@@ -104,8 +104,8 @@ export interface Superblock {
   cutSeq: number;
   cuts: readonly [LaneCut, LaneCut];
   /**
-   * Records that were durable once and that recovery could not tell any more, over the store's life;
-   * back to 0 when its host has compared everything with a mirror. Above 0, blocks may be stale.
+   * Records that were durable once and that recovery could not tell any more, over the store's
+   * life; back to 0 when its host has everything from a mirror. Above 0, blocks may be stale.
    */
   lostRecords: number;
 }

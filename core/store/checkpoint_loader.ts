@@ -220,7 +220,7 @@ export class CheckpointLoader {
         PAGE_ENTRY.placeHigh.get(view, entryAt) * 4294967296;
       if (place === 0) continue;
       if (block >= REGION_BLOCKS || lba + block >= volume.blocks) return false;
-      const isKnown = place === LOST_PLACE || this.state.geometry.isPlace(place);
+      const isKnown = place === LOST_PLACE || this.state.geometry.isBlockPlace(place);
       volume.set(lba + block, isKnown ? place : LOST_PLACE, PAGE_ENTRY.check.get(view, entryAt));
     }
     return true;

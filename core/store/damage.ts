@@ -33,6 +33,8 @@ export class Damage {
   readonly rows: DamageRow[] = [];
   /** All that was found, listed or not. */
   count = 0;
+  /** Of them blocks of data. */
+  blockCount = 0;
   /** Records of which nobody can say any more what they were. */
   lostRecords = 0;
 
@@ -45,6 +47,7 @@ export class Damage {
     why: string,
   ): void {
     this.count += 1;
+    if (kind === "block") this.blockCount += 1;
     if (this.rows.length < ROWS_MAX) this.rows.push({ kind, volume, lba, count, segment, why });
   }
 }

@@ -122,6 +122,10 @@ export class StoreEngine {
     }
   }
 
+  get operationsInFlight(): number {
+    return this.ops.inFlight;
+  }
+
   settle(nowMs: number): void {
     this.ops.nowMs = nowMs;
     // The same sum as in nextDeadlineMs, so that the two never disagree by a rounding.

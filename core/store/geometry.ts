@@ -71,6 +71,13 @@ export class Geometry {
     return place < AREA_OFFSET / PLACE_UNIT + this.segmentCount * this.segmentPlaces;
   }
 
+  /** True if a whole block with its entry can lie there: blocks never straddle segments. */
+  isBlockPlace(place: number): boolean {
+    if (!this.isPlace(place)) return false;
+    const inSegment = (place - AREA_OFFSET / PLACE_UNIT) % this.segmentPlaces;
+    return inSegment + STORED_BLOCK_BYTES / PLACE_UNIT <= this.segmentPlaces;
+  }
+
   /** Bytes of volume data that fit. */
   get sizeBytes(): number {
     return Math.floor(this.liveBytesMax / STORED_BLOCK_BYTES) * BLOCK_BYTES;

@@ -44,7 +44,7 @@ import type {
 } from "./contract.ts";
 import { StoreEngine } from "./engine.ts";
 import { ROOM } from "./log_lane.ts";
-import type { VolumeIndex } from "./volume_index.ts";
+import { LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
 
 interface Target {
   buffer: Uint8Array;
@@ -87,6 +87,11 @@ export class Store {
   /** Writes everything down and marks the store as closed in order. Answer: sink.storeClosed. */
   close(nowMs: number): void {
     this.engine.close(nowMs);
+  }
+
+  /** Operations at the disk; a closed store may still have some that do not matter any more. */
+  get operationsInFlight(): number {
+    return this.engine.operationsInFlight;
   }
 
   /** Everything appended below is in the operating system's hands. */
@@ -310,6 +315,19 @@ export class Store {
     header.tagPoint = 0;
     this.appendWrite(header, data, dataAt);
     this.engine.healedBlocks += 1;
+    return OUTCOME.ok;
+  }
+
+  /**
+   * Gives up the bytes of a bad block, if the index still points at `place`: from now on it is
+   * lost, so that its segment can be cleaned. Reads answer io until it is healed, written, trimmed.
+   * Durable with the next checkpoint. `ok`, or `refused`: it lies elsewhere by now.
+   */
+  lose(volume: VolumeId, lba: number, place: number): Outcome {
+    const index = this.index(volume);
+    if (index === undefined || this.engine.phase !== "open") return OUTCOME.io;
+    if (place <= LOST_PLACE || index.placeAt(lba) !== place) return OUTCOME.refused;
+    index.set(lba, LOST_PLACE, 0);
     return OUTCOME.ok;
   }
 

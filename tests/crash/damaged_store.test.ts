@@ -157,6 +157,33 @@ test("a stretch of garbage anywhere", async () => {
   }
 });
 
+test("a repair leaves a store that opens in order, and says what is lost", async () => {
+  const random = new SeededRandom(SEED + 3);
+  for (let round = 0; round < 6; round += 1) {
+    copyFileSync(pristine, solo.store);
+    const fd = openSync(solo.store, "r+");
+    // One copy of the superblock, and some places where data, index and log are.
+    writeSync(fd, new Uint8Array(64).fill(round + 1), 0, 64, 65536 * (round % 4));
+    for (let spot = 0; spot <= round; spot += 1) {
+      writeSync(fd, new Uint8Array(16).fill(0x5a), 0, 16, random.pick(used.slice(4)) + 600);
+    }
+    closeSync(fd);
+    const what = `seed ${SEED + 3}, round ${round}`;
+    const before = await solo.run(["recover", "check", "--json"], 20_000);
+    expect(before.code, what).toBe(4);
+    expect(JSON.parse(before.stdout).structure[0].kind, what).toBe("superblock");
+    const repaired = await solo.run(["recover", "check", "--repair", "--json"], 20_000);
+    const left = JSON.parse(repaired.stdout);
+    expect(left.repaired.structure, what).toEqual(JSON.parse(before.stdout).structure);
+    expect(left.structure, what).toEqual([]);
+    const isLossy = left.damaged.length > 0 || left.lostRecords > 0;
+    expect(repaired.code, `${what}: ${repaired.stderr}`).toBe(isLossy ? 4 : 0);
+    const after = await solo.run(["recover", "check", "--json"], 20_000);
+    expect(JSON.parse(after.stdout), what).toEqual({ ...left, repaired: null });
+    expect(await open(what)).toBe("served");
+  }
+}, 60_000);
+
 test("cut anywhere", async () => {
   const random = new SeededRandom(SEED + 2);
   const cuts = [1, 4095, 4096, 65536, 262144, STORE_BYTES / 2, STORE_BYTES - 1];

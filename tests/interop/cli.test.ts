@@ -204,6 +204,7 @@ describe("a single host", () => {
     expect(second.code).toBe(1);
     expect(second.error.trimEnd().split("\n").at(-1)).toContain("another");
     expect(vsan(["recover", "check"], cwd).code).toBe(3);
+    expect(vsan(["recover", "check", "--repair"], cwd).code).toBe(3);
   });
 
   test("a port that is in use is one sentence, with 1", () => {

@@ -240,8 +240,11 @@ describe("the report of a check", () => {
     checkedBytes: 4096,
     lostRecords: 0,
     damaged: [],
+    structure: [],
     isCut: false,
+    segments: { total: 24, free: 10, dead: 0 },
     why: "",
+    repaired: null,
   };
 
   test("sound", () => {
@@ -257,5 +260,18 @@ describe("the report of a check", () => {
     expect(many).toContain("and 30 damaged ranges");
     expect(checkText({ ...sound, lostRecords: 3 })).toContain("3 log records are lost");
     expect(checkText({ ...sound, why: "it is blank" })).toBe("/s: it is blank\n");
+  });
+
+  test("repaired: what was wrong, what is lost", () => {
+    const range = { volume: "vol0", startByte: 8192, endByte: 12288, why: "it is lost" };
+    const root = { kind: "root", volume: "", startByte: 0, endByte: 0, segment: 3, why: "rotten" };
+    const repaired = { damaged: [range], structure: [root] };
+    const lossy = checkText({ ...sound, damaged: [range], repaired });
+    expect(lossy).toContain("  root: rotten\n  vol0 bytes 8192-12288: it is lost\n");
+    expect(lossy).toContain("what is listed is lost");
+    expect(checkText({ ...sound, repaired })).toContain("repaired; nothing is lost");
+    expect(checkText({ ...sound, repaired: { damaged: [], structure: [] } })).toContain(
+      "no damage",
+    );
   });
 });

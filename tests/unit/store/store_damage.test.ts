@@ -99,7 +99,7 @@ function check(media: SimMedia): NonNullable<StoreCheck["result"]> {
   const queue: (() => void)[] = [];
   const done = (tag: number, result: number): void => machine.diskDone(tag, result);
   const disk = new SimDisk({ media, seed: 1, schedule: (_delay, fn) => queue.push(fn), done });
-  const machine: StoreCheck = new StoreCheck(disk);
+  const machine: StoreCheck = new StoreCheck(disk, null);
   machine.settle();
   while (machine.result === null) {
     queue.shift()?.();

@@ -1,0 +1,397 @@
+/**
+ * What can be wrong with the image of a store, one thing at a time, and what must come of it.
+ * `tests/fixtures/manifest.json` is made of these; the expectations here are written by hand.
+ */
+import { BLOCK_BYTES, REGION_BLOCKS } from "../../core/base/units.ts";
+import { PAGE_ENTRY } from "../../core/format/checkpoint.ts";
+import { viewOf } from "../../core/format/layout.ts";
+import { ENTRY, RECORD_HEADER_BYTES, STORED_BLOCK_BYTES } from "../../core/format/record.ts";
+import {
+  BATCH_HEADER_BYTES,
+  DIRECTORY_ENTRY_BYTES,
+  ITEM_HEADER_BYTES,
+  ITEM_KIND,
+} from "../../core/format/segment.ts";
+import { SUPERBLOCK, SUPERBLOCK_BYTES, superblockOffset } from "../../core/format/superblock.ts";
+import type { DamageKind } from "../../core/store/damage.ts";
+import type { StoreRefusal } from "../../core/store/contract.ts";
+import { OTHER, VOLUME } from "../unit/store/store_rig.ts";
+import {
+  type FoundBatch,
+  type FoundItem,
+  newestSuperblock,
+  sealBatch,
+  sealEntry,
+  sealItem,
+  sealSuperblock,
+} from "./image_map.ts";
+import { blockOffset, logOf, middleBatch, newestItem, pageEntryOf } from "./image_places.ts";
+
+export interface Wanted {
+  /** How the store opens. */
+  readonly open: "ok" | StoreRefusal;
+  /** Rows of the check by kind; blocks that cannot be read any more; records lost. */
+  readonly kinds?: Partial<Record<DamageKind, number>>;
+  readonly unreadable?: number;
+  readonly lostRecords?: number;
+  /** The log ends earlier: nothing tells the damage from an end that was never durable. */
+  readonly isShorter?: boolean;
+}
+
+export interface ImageDamage {
+  readonly name: string;
+  /** Of which golden image. */
+  readonly of: string;
+  /** Changes the image in place; or gives a shorter one. */
+  readonly damage: (image: Uint8Array) => Uint8Array | undefined;
+  readonly wanted: Wanted;
+}
+
+const COPIES = [0, 1, 2, 3];
+
+function flip(image: Uint8Array, at: number): void {
+  image[at] = image[at]! ^ 0x10;
+}
+
+function eachSuperblock(change: (view: DataView, at: number) => void) {
+  return (image: Uint8Array): undefined => {
+    for (const copy of COPIES) {
+      change(viewOf(image), superblockOffset(copy));
+      sealSuperblock(image, superblockOffset(copy));
+    }
+  };
+}
+
+function directoryAt(batch: FoundBatch): number {
+  return batch.at + batch.lengthBytes - batch.itemCount * DIRECTORY_ENTRY_BYTES;
+}
+
+function rot(image: Uint8Array, at: number, length: number): void {
+  for (let index = 0; index < length; index += 1) image[at + index] = 0xa5 ^ (index & 0xff);
+}
+
+function changePage(lba: number, change: (view: DataView, at: number, image: Uint8Array) => void) {
+  return (image: Uint8Array): undefined => {
+    const region = Math.floor(lba / REGION_BLOCKS);
+    const { batch, item } = newestItem(image, ITEM_KIND.page, VOLUME, region);
+    change(viewOf(image), pageEntryOf(image, lba, item), image);
+    sealItem(image, item);
+    sealBatch(image, batch);
+  };
+}
+
+function rootBody(image: Uint8Array, copy: "rootPlaceA" | "rootPlaceB"): number {
+  return SUPERBLOCK[copy].get(viewOf(image), newestSuperblock(image)) * 16 + ITEM_HEADER_BYTES;
+}
+
+const SUPERBLOCKS: readonly ImageDamage[] = [
+  {
+    name: "one superblock rotten",
+    of: "clean",
+    damage: (image) => void flip(image, superblockOffset(1) + 30),
+    wanted: { open: "ok", kinds: { superblock: 1 } },
+  },
+  {
+    name: "three superblocks rotten",
+    of: "crashed",
+    damage: (image) => {
+      for (const copy of [0, 1, 3]) flip(image, superblockOffset(copy) + 3000);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { superblock: 3 } },
+  },
+  {
+    name: "all superblocks rotten",
+    of: "clean",
+    damage: (image) => {
+      for (const copy of COPIES) flip(image, superblockOffset(copy) + 90);
+      return undefined;
+    },
+    wanted: { open: "damaged" },
+  },
+  {
+    name: "superblock misdirected",
+    of: "clean",
+    damage: (image) => {
+      const first = superblockOffset(0);
+      image.copyWithin(superblockOffset(2), first, first + SUPERBLOCK_BYTES);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { superblock: 1 } },
+  },
+  {
+    name: "superblock of the generation before",
+    of: "clean",
+    damage: (image) => {
+      const at = superblockOffset(3);
+      const generation = SUPERBLOCK.generation.get(viewOf(image), at);
+      SUPERBLOCK.generation.set(viewOf(image), at, generation - 1);
+      sealSuperblock(image, at);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { superblock: 1 } },
+  },
+  {
+    name: "format version 2",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.version.set(view, at, 2)),
+    wanted: { open: "version" },
+  },
+  {
+    name: "unknown incompatible feature",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.incompat.set(view, at, 32)),
+    wanted: { open: "feature" },
+  },
+  {
+    name: "unknown compatible feature",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.compat.set(view, at, 1)),
+    wanted: { open: "ok" },
+  },
+  {
+    name: "another cluster's",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.clusterId.set(view, at, 78)),
+    wanted: { open: "cluster" },
+  },
+  {
+    name: "another host's",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.hostId.set(view, at, 2)),
+    wanted: { open: "host" },
+  },
+  {
+    name: "segments of 3 bytes",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.segmentBytes.set(view, at, 3)),
+    wanted: { open: "damaged" },
+  },
+  {
+    name: "cut to half",
+    of: "clean",
+    damage: (image) => image.slice(0, image.length / 2),
+    wanted: { open: "truncated" },
+  },
+  {
+    name: "cut to nothing",
+    of: "clean",
+    damage: (image) => image.slice(0, 512),
+    wanted: { open: "small" },
+  },
+  {
+    name: "zeros where the superblocks were",
+    of: "clean",
+    damage: (image) => void image.fill(0, 0, superblockOffset(4)),
+    wanted: { open: "blank" },
+  },
+  {
+    name: "something else where the superblocks were",
+    of: "clean",
+    damage: (image) => void image.fill(0x5a, 0, superblockOffset(4)),
+    wanted: { open: "foreign" },
+  },
+  {
+    name: "records were lost before",
+    of: "clean",
+    damage: eachSuperblock((view, at) => SUPERBLOCK.lostRecords.set(view, at, 3)),
+    wanted: { open: "ok", lostRecords: 3 },
+  },
+];
+
+const CHECKPOINTS: readonly ImageDamage[] = [
+  {
+    name: "one root rotten",
+    of: "clean",
+    damage: (image) => void flip(image, rootBody(image, "rootPlaceA") + 40),
+    wanted: { open: "ok", kinds: { root: 1 } },
+  },
+  {
+    name: "both roots rotten",
+    of: "clean",
+    damage: (image) => {
+      flip(image, rootBody(image, "rootPlaceA") + 40);
+      flip(image, rootBody(image, "rootPlaceB") + 41);
+      return undefined;
+    },
+    wanted: { open: "damaged" },
+  },
+  {
+    name: "node rotten",
+    of: "clean",
+    damage: (image) => {
+      const { item } = newestItem(image, ITEM_KIND.node, VOLUME, 0);
+      flip(image, item.at + ITEM_HEADER_BYTES + 5);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { node: 1 }, unreadable: 131_072 },
+  },
+  {
+    name: "dense page rotten",
+    of: "clean",
+    damage: (image) => {
+      const { item } = newestItem(image, ITEM_KIND.page, VOLUME, 0);
+      flip(image, item.at + ITEM_HEADER_BYTES + 4095);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
+  },
+  {
+    name: "header of a sparse page rotten",
+    of: "clean",
+    damage: (image) => {
+      const { item } = newestItem(image, ITEM_KIND.page, OTHER, 0);
+      flip(image, item.at + 9);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
+  },
+  {
+    name: "page points at another block",
+    of: "clean",
+    damage: changePage(30, (view, at, image) =>
+      PAGE_ENTRY.placeLow.set(view, at, blockOffset(image, 31) / 16),
+    ),
+    wanted: { open: "ok", unreadable: 1 },
+  },
+  {
+    name: "page points outside the store",
+    of: "clean",
+    damage: changePage(30, (view, at) => PAGE_ENTRY.placeHigh.set(view, at, 0x7fff)),
+    wanted: { open: "ok", unreadable: 1 },
+  },
+  {
+    name: "page points at the last bytes of the store",
+    of: "clean",
+    damage: changePage(30, (view, at, image) =>
+      PAGE_ENTRY.placeLow.set(view, at, image.length / 16 - 1),
+    ),
+    wanted: { open: "ok", unreadable: 1 },
+  },
+];
+
+const BLOCKS: readonly ImageDamage[] = [
+  {
+    name: "bit rot in a block",
+    of: "clean",
+    damage: (image) => void flip(image, blockOffset(image, 40) + 2000),
+    wanted: { open: "ok", unreadable: 1 },
+  },
+  {
+    name: "bit rot in a block's entry",
+    of: "cleaned",
+    damage: (image) => void flip(image, blockOffset(image, 40) + 9),
+    wanted: { open: "ok", unreadable: 1 },
+  },
+  {
+    name: "misdirected write over two blocks",
+    of: "clean",
+    damage: (image) => {
+      const source = blockOffset(image, 40);
+      const target = blockOffset(image, 97 * 20 + 600);
+      image.copyWithin(target, source, source + STORED_BLOCK_BYTES);
+      image.copyWithin(blockOffset(image, 8), source, source + STORED_BLOCK_BYTES);
+      return undefined;
+    },
+    wanted: { open: "ok", unreadable: 2 },
+  },
+  {
+    name: "lost write: an older version of the block",
+    of: "clean",
+    damage: (image) => {
+      const at = blockOffset(image, 50);
+      image.fill(0x33, at + ENTRY.sizeBytes, at + ENTRY.sizeBytes + BLOCK_BYTES);
+      sealEntry(image, at);
+      return undefined;
+    },
+    wanted: { open: "ok", unreadable: 1 },
+  },
+];
+
+const LOGS: readonly ImageDamage[] = [
+  {
+    name: "record's header rotten in the log",
+    of: "crashed",
+    damage: (image) => void rot(image, (middleBatch(image).items[0] as FoundItem).at, 40),
+    wanted: { open: "ok", kinds: { batch: 1, record: 1 } },
+  },
+  {
+    name: "directory rotten in the log",
+    of: "crashed",
+    damage: (image) => void rot(image, directoryAt(middleBatch(image)), DIRECTORY_ENTRY_BYTES),
+    wanted: { open: "ok", kinds: { batch: 1 } },
+  },
+  {
+    name: "record's header and directory rotten in the log",
+    of: "crashed",
+    damage: (image) => {
+      rot(image, (middleBatch(image).items[0] as FoundItem).at, 40);
+      rot(image, directoryAt(middleBatch(image)), DIRECTORY_ENTRY_BYTES);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { batch: 1 }, lostRecords: 2 },
+  },
+  {
+    name: "batch's header rotten in the log",
+    of: "crashed",
+    damage: (image) => void rot(image, middleBatch(image).at, BATCH_HEADER_BYTES),
+    wanted: { open: "ok", kinds: { batch: 1 } },
+  },
+  {
+    name: "batch rotten as a whole in the log",
+    of: "crashed",
+    damage: (image) => void rot(image, middleBatch(image).at, middleBatch(image).lengthBytes),
+    wanted: { open: "ok", kinds: { batch: 1 }, lostRecords: 1 },
+  },
+  {
+    name: "block rotten in the log",
+    of: "crashed",
+    damage: (image) => {
+      const record = middleBatch(image).items[0] as FoundItem;
+      flip(image, record.at + RECORD_HEADER_BYTES + 500);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { batch: 1 }, unreadable: 1 },
+  },
+  {
+    name: "last batch of the log rotten",
+    of: "crashed",
+    damage: (image) => void rot(image, (logOf(image, 0).at(-1) as FoundBatch).at, 200),
+    wanted: { open: "ok", isShorter: true },
+  },
+  {
+    name: "garbage behind the log's end",
+    of: "crashed",
+    damage: (image) => {
+      const last = logOf(image, 0).at(-1) as FoundBatch;
+      rot(image, last.at + last.lengthBytes, 4096);
+      return undefined;
+    },
+    wanted: { open: "ok" },
+  },
+  {
+    name: "an older batch behind the log's end",
+    of: "crashed",
+    damage: (image) => {
+      const log = logOf(image, 0);
+      const last = log.at(-1) as FoundBatch;
+      const older = log[0] as FoundBatch;
+      image.copyWithin(last.at + last.lengthBytes, older.at, older.at + older.lengthBytes);
+      return undefined;
+    },
+    wanted: { open: "ok" },
+  },
+  {
+    name: "moved block rotten in the cold lane's log",
+    of: "moving",
+    damage: (image) => {
+      const batch = logOf(image, 1).find(({ items }) => items.some(({ type }) => type === 129));
+      const move = batch?.items.find(({ type }) => type === 129) as FoundItem;
+      flip(image, move.at + move.lengthBytes - 100);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { batch: 1 } },
+  },
+];
+
+export const DAMAGES: readonly ImageDamage[] = [...SUPERBLOCKS, ...CHECKPOINTS, ...BLOCKS, ...LOGS];
