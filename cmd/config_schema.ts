@@ -64,6 +64,8 @@ function wholeNumber(least: number, most: number) {
 
 /** 24 segments of 4 MiB and the superblocks; below it a store would be refused after its making. */
 const STORE_BYTES_LEAST = 100 * MIB;
+/** A busy disk may take as long for one flush; a shorter bound would fail it for good. */
+const DISK_TIMEOUT_MS_LEAST = 1000;
 /** Datagrams have one size; their IP and UDP headers take 28 bytes more. */
 const MTU_LEAST = LIMITS.datagramBytesMax + 28;
 /** Below it multicast would be slower than the repairs it has to carry. */
@@ -95,6 +97,14 @@ const hostSchema = v.strictObject({
         `expected a size of whole ${BLOCK_BYTES}-byte blocks, 100M at least`,
       ),
     ),
+  ),
+  store_alloc: v.optional(oneOf(["full", "thin"]), "full"),
+  disk_timeout: v.optional(
+    parsed((text) => {
+      const milliseconds = parseDuration(text);
+      return milliseconds === null || milliseconds < DISK_TIMEOUT_MS_LEAST ? null : milliseconds;
+    }, "a duration such as 20s, 1s at least"),
+    "20s",
   ),
   nbd: v.optional(v.array(nbd, "expected a list of addresses"), []),
   control: v.optional(path),

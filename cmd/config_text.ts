@@ -13,9 +13,11 @@ export function configValues(document: ConfigDocument): Record<string, unknown> 
       cold_wait: durationText(cluster.cold_wait),
       peer_timeout: durationText(cluster.peer_timeout),
     },
-    host: host.map(({ store_size, ...rest }) =>
-      store_size === undefined ? rest : { ...rest, store_size: sizeText(store_size) },
-    ),
+    host: host.map(({ store_size, ...rest }) => ({
+      ...rest,
+      ...(store_size === undefined ? {} : { store_size: sizeText(store_size) }),
+      disk_timeout: durationText(rest.disk_timeout),
+    })),
     volume: volume.map((section) => ({ ...section, size: sizeText(section.size) })),
     shared_network: { ...shared_network, rate_limit: sizeText(shared_network.rate_limit) },
     policing: {

@@ -7,6 +7,8 @@ export const HOST_FLAGS = {
   shared: { type: "string", valueHint: "ADDRESS", description: "its path on the shared network" },
   store: { type: "string", valueHint: "PATH", description: "file or block device" },
   "store-size": { type: "string", valueHint: "SIZE", description: "size of a store in a file" },
+  "store-alloc": { type: "string", valueHint: "full|thin", description: "room of a new file" },
+  "disk-timeout": { type: "string", valueHint: "DURATION", description: "after it a disk failed" },
   nbd: { type: "string", valueHint: "ADDRESS,...", description: "where NBD clients attach" },
   control: { type: "string", valueHint: "PATH", description: "the control socket" },
   state: { type: "string", valueHint: "PATH", description: "the file of its votes" },

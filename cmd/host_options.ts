@@ -5,19 +5,6 @@ import { DEFAULT_TIMING, type HostOptions } from "../core/host/machine.ts";
 import type { HostAddresses } from "../transports/drive.ts";
 import type { Config } from "./config.ts";
 
-/** A store has at least this many segments, so that the cleaner always finds some to free. */
-const SEGMENT_COUNT_LEAST = 64;
-const SEGMENT_BYTES_MOST = 32 * MIB;
-/** The log buffers hold two largest records and fit a segment. */
-const SEGMENT_BYTES_LEAST = 4 * MIB;
-
-/** The largest power of two that gives a store of `sizeBytes` enough segments. */
-export function segmentBytesFor(sizeBytes: number): number {
-  let bytes = SEGMENT_BYTES_MOST;
-  while (bytes > SEGMENT_BYTES_LEAST && sizeBytes / bytes < SEGMENT_COUNT_LEAST) bytes /= 2;
-  return bytes;
-}
-
 /** Room for a volume's blocks, their index and the cleaner (at most 80 % full). */
 export function storeBytesFor(volumeBytes: number): number {
   return Math.ceil((volumeBytes * 1.4) / (64 * MIB)) * 64 * MIB + 256 * MIB;
@@ -55,11 +42,11 @@ export function hostOptions(config: Config, bootId: string): HostOptions {
       coldWaitMs: cluster.cold_wait,
       policingTimeoutMs: policing.timeout,
       agingMs: policing.aging,
+      diskTimeoutMs: config.self.disk_timeout,
     },
     minCopies: cluster.min_copies,
     coldStart: cluster.cold_start,
     bootId,
-    segmentBytes: segmentBytesFor(storeBytesOf(config)),
     multicastBytesPerSecond: shared_network.rate_limit,
   };
 }

@@ -50,7 +50,14 @@ export async function startRuntime(request: RuntimeRequest): Promise<Runtime> {
       hosts: hostAddresses(config),
       controlOverShared: document.policing.network === "shared",
       store:
-        self.store === undefined ? null : { path: self.store, sizeBytes: storeBytesOf(config) },
+        self.store === undefined
+          ? null
+          : {
+              path: self.store,
+              sizeBytes: storeBytesOf(config),
+              deviceBytesLeast: self.store_size ?? 0,
+              isThin: self.store_alloc === "thin",
+            },
       // A recovery is how a wrong store gets replaced; serving begins with a right one.
       strictStore: request.withClients,
       statePath: self.state,

@@ -55,8 +55,8 @@ export class DiskFile {
   readonly sizeBytes: number;
   readonly sectorBytes: number;
   readonly isDevice: boolean;
-  /** See `Disk.keepsSpace`. */
-  readonly keepsSpace: boolean;
+  /** See `Disk.isThin`. A device may be thin below as well, but cannot be asked for room. */
+  readonly isThin: boolean;
   private readonly symbols = libc();
   private readonly memory: Uint8Array[] = [];
   private readonly iovec = mapMemory(4096);
@@ -74,14 +74,19 @@ export class DiskFile {
     readonly sizeBytes: number;
     readonly sectorBytes: number;
     readonly isDevice: boolean;
-    readonly keepsSpace: boolean;
+    readonly isThin: boolean;
   }) {
     this.path = open.path;
     this.fd = open.fd;
     this.sizeBytes = open.sizeBytes;
     this.sectorBytes = open.sectorBytes;
     this.isDevice = open.isDevice;
-    this.keepsSpace = open.keepsSpace;
+    this.isThin = open.isThin;
+  }
+
+  /** See `Disk.keepsSpace`. */
+  get keepsSpace(): boolean {
+    return !this.isDevice && !this.isThin;
   }
 
   allocate(lengthBytes: number): Uint8Array {

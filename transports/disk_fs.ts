@@ -33,6 +33,7 @@ export class FsDisk implements OpenDisk {
   readonly sizeBytes: number;
   readonly sectorBytes: number;
   readonly keepsSpace: boolean;
+  readonly isThin: boolean;
   private readonly file: DiskFile;
   private readonly events: DiskEvents;
   private readonly ready = new ReadyQueue();
@@ -46,6 +47,7 @@ export class FsDisk implements OpenDisk {
     this.sizeBytes = file.sizeBytes;
     this.sectorBytes = file.sectorBytes;
     this.keepsSpace = file.keepsSpace;
+    this.isThin = file.isThin;
   }
 
   allocate(lengthBytes: number): Uint8Array {
@@ -86,7 +88,16 @@ export class FsDisk implements OpenDisk {
 
   discard(tag: number, offset: number, length: number): void {
     assert(offset >= 0 && offset + length <= this.sizeBytes, "disk: range past the end");
-    const failed = libc().fallocate(this.file.fd, PUNCH_HOLE_KEEP_SIZE, offset, length) !== 0;
+    this.fallocate(tag, PUNCH_HOLE_KEEP_SIZE, offset, length);
+  }
+
+  reserve(tag: number, offset: number, length: number): void {
+    assert(offset >= 0 && offset + length <= this.sizeBytes, "disk: range past the end");
+    this.fallocate(tag, 0, offset, length);
+  }
+
+  private fallocate(tag: number, mode: number, offset: number, length: number): void {
+    const failed = libc().fallocate(this.file.fd, mode, offset, length) !== 0;
     this.ready.push(tag, failed ? -errno() : 0);
   }
 

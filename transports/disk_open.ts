@@ -2,8 +2,9 @@
  * Opens the store's file or block device for this process alone, and picks the backend.
  *
  * A new file is preallocated (fallocate), so that the store never finds the file system full in
- * mid-life; where the file system cannot, or `sparse` is asked for, it is extended sparsely. An
- * existing file keeps its size.
+ * mid-life; where the file system cannot, or a thin one is asked for, it is extended sparsely. An
+ * existing file keeps its size, and one with holes is thin whatever is asked for. A device is used
+ * whole.
  */
 import {
   closeSync,
@@ -38,8 +39,10 @@ export interface DiskOptions {
   readonly path: string;
   /** Size of a file that does not exist or is empty, bytes; 0 = such a file is refused. */
   readonly sizeBytes: number;
-  /** Do not preallocate. */
-  readonly sparse?: boolean;
+  /** A device with fewer bytes is refused. */
+  readonly deviceBytesLeast?: number;
+  /** A file takes space as it is written and gives it back when that is trimmed. */
+  readonly isThin?: boolean;
   /** "fs" forces the fallback (environment: VSAN_DISK=fs). */
   readonly backend?: "auto" | "fs";
 }
@@ -93,7 +96,7 @@ function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
   const fd = probe ?? createFile(path, options.sizeBytes);
   try {
     const stat = fstatSync(fd);
-    if (stat.isBlockDevice()) return { file: openDevice(path, fd), created: false };
+    if (stat.isBlockDevice()) return { file: openDevice(options, fd), created: false };
     if (!stat.isFile()) throw new Refusal("is neither a file nor a block device");
     lock(fd);
     let size = stat.size;
@@ -103,8 +106,8 @@ function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
     }
     const sizeBytes = roundDown(size, BLOCK_BYTES);
     if (sizeBytes === 0) throw new Refusal("is too small to be a store");
-    const keepsSpace = isWhole(fd);
-    const open = { path, fd, sizeBytes, sectorBytes: SECTOR_BYTES, isDevice: false, keepsSpace };
+    const isThin = options.isThin === true || !isWhole(fd);
+    const open = { path, fd, sizeBytes, sectorBytes: SECTOR_BYTES, isDevice: false, isThin };
     return { file: new DiskFile(open), created: stat.size === 0 };
   } catch (error) {
     closeSync(fd);
@@ -135,7 +138,7 @@ function createFile(path: string, sizeBytes: number): number {
 /** Gives an empty file its size, durably; the size. */
 function extend(fd: number, options: DiskOptions): number {
   const size = roundDown(options.sizeBytes, BLOCK_BYTES);
-  if (options.sparse !== true && libc().fallocate(fd, 0, 0, size) !== 0) {
+  if (options.isThin !== true && libc().fallocate(fd, 0, 0, size) !== 0) {
     const code = errno();
     if (code === 28) throw new Refusal("does not fit: the file system is full");
     if (code !== 95 && code !== 38) throw new Refusal(`cannot be preallocated (errno ${code})`);
@@ -167,7 +170,7 @@ export function syncDirectory(path: string): void {
 }
 
 /** O_EXCL on a device excludes mounts, swap, RAID and other openers of this kind. */
-function openDevice(path: string, plain: number): DiskFile {
+function openDevice({ path, deviceBytesLeast = 0 }: DiskOptions, plain: number): DiskFile {
   const fd = openSync(path, constants.O_RDWR | constants.O_EXCL);
   try {
     lock(fd);
@@ -184,8 +187,11 @@ function openDevice(path: string, plain: number): DiskFile {
     const size = view.getUint32(4, true) * 4294967296 + view.getUint32(0, true);
     const sizeBytes = roundDown(size, BLOCK_BYTES);
     if (sizeBytes === 0) throw new Refusal("is empty");
+    if (sizeBytes < deviceBytesLeast) {
+      throw new Refusal(`has ${sizeBytes} bytes, ${deviceBytesLeast} are asked for`);
+    }
     closeSync(plain);
-    return new DiskFile({ path, fd, sizeBytes, sectorBytes, isDevice: true, keepsSpace: false });
+    return new DiskFile({ path, fd, sizeBytes, sectorBytes, isDevice: true, isThin: false });
   } catch (error) {
     closeSync(fd);
     throw error;

@@ -23,6 +23,8 @@ const SLOTS = 512;
 const WAITING_MAX = 65536;
 const FSYNC_DATASYNC = 1;
 const PUNCH_HOLE_KEEP_SIZE = 3;
+/** A fallocate that takes space; only a slot knows this number, the kernel sees FALLOCATE. */
+const RESERVE = 255;
 /** BLOCK_URING_CMD_DISCARD of linux/blkdev.h, Linux 6.12; older kernels refuse it. */
 const COMMAND_DISCARD = 0x1200;
 /** After this many retries without progress -EAGAIN is the answer. */
@@ -44,6 +46,7 @@ export class UringDisk implements OpenDisk {
   readonly sizeBytes: number;
   readonly sectorBytes: number;
   readonly keepsSpace: boolean;
+  readonly isThin: boolean;
   private readonly file: DiskFile;
   private readonly events: DiskEvents;
   private readonly ring: Ring;
@@ -71,6 +74,7 @@ export class UringDisk implements OpenDisk {
     this.sizeBytes = file.sizeBytes;
     this.sectorBytes = file.sectorBytes;
     this.keepsSpace = file.keepsSpace;
+    this.isThin = file.isThin;
     for (let slot = 0; slot < SLOTS; slot += 1) this.free[slot] = SLOTS - 1 - slot;
     this.ring = new Ring(
       SLOTS,
@@ -126,6 +130,11 @@ export class UringDisk implements OpenDisk {
     assert(offset >= 0 && offset + length <= this.sizeBytes, "disk: range past the end");
     const opcode = this.file.isDevice ? URING_OP.command : URING_OP.fallocate;
     this.begin(tag, opcode, offset, 0, length);
+  }
+
+  reserve(tag: number, offset: number, length: number): void {
+    assert(offset >= 0 && offset + length <= this.sizeBytes, "disk: range past the end");
+    this.begin(tag, RESERVE, offset, 0, length);
   }
 
   submit(): void {
@@ -191,6 +200,10 @@ export class UringDisk implements OpenDisk {
     } else if (opcode === URING_OP.fallocate) {
       submission.address = rest;
       submission.length = PUNCH_HOLE_KEEP_SIZE;
+    } else if (opcode === RESERVE) {
+      submission.opcode = URING_OP.fallocate;
+      submission.address = rest;
+      submission.length = 0;
     } else if (opcode === URING_OP.command) {
       submission.offset = COMMAND_DISCARD;
       submission.address = this.offsets[slot]!;

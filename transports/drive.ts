@@ -32,6 +32,16 @@ const DISK_CLOSE_MS_MAX = 2000;
 const PACKETS_RETRY_MS = 5000;
 const NOT_YET = { status: 409 };
 
+export interface DriveStore {
+  /** File (created with `sizeBytes`) or block device (used whole). */
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** A device with fewer bytes is refused. */
+  readonly deviceBytesLeast: number;
+  /** A file takes space as it is written and gives it back (`store_alloc`). */
+  readonly isThin: boolean;
+}
+
 export interface DriveOptions {
   readonly self: HostId;
   readonly clusterName: string;
@@ -41,8 +51,8 @@ export interface DriveOptions {
   readonly hosts: readonly HostAddresses[];
   /** Control lanes go over the shared network, where both hosts have an address on it. */
   readonly controlOverShared?: boolean;
-  /** File (created with `sizeBytes`) or block device; null for a witness or a client. */
-  readonly store: { readonly path: string; readonly sizeBytes: number } | null;
+  /** Null for a witness or a client. */
+  readonly store: DriveStore | null;
   /** A store of another host or cluster, or one in use, ends the start; else it is no disk. */
   readonly strictStore: boolean;
   /** The vote file. */
@@ -248,7 +258,7 @@ class RealDrive implements Drive, LoopOwner {
     // The host is done with the disk it had, which may be gone although its path is there again:
     // it is let go, lock and all, and the path opened anew.
     await this.releaseDisk();
-    const opened = await this.open(path, this.options.store?.sizeBytes ?? 0);
+    const opened = await this.open(path, this.options.store);
     if (!opened.ok) return opened.why;
     this.disk = opened.disk;
     const begun = this.loop.run((host, nowMs) => ({
@@ -292,17 +302,22 @@ class RealDrive implements Drive, LoopOwner {
     const { store } = this.options;
     if (store === null) return null;
     const { strictStore } = this.options;
-    const opened = await this.open(store.path, store.sizeBytes);
+    const opened = await this.open(store.path, store);
     if (opened.ok) this.disk = opened.disk;
     else if (strictStore && opened.isInUse) throw new Error(opened.why);
     return opened;
   }
 
   /** Completions of a disk that is no longer the host's are dropped. */
-  private async open(path: string, sizeBytes: number): Promise<DiskOpened> {
+  private async open(path: string, store: DriveStore | null): Promise<DiskOpened> {
     let mine: OpenDisk | null = null;
     const opened = await openDisk(
-      { path, sizeBytes },
+      {
+        path,
+        sizeBytes: store?.sizeBytes ?? 0,
+        deviceBytesLeast: store?.deviceBytesLeast ?? 0,
+        isThin: store?.isThin ?? false,
+      },
       {
         done: (tag, result) => {
           if (this.disk === mine) this.loop.diskDone(tag, result);

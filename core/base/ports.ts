@@ -32,6 +32,11 @@ export interface Disk {
    * preallocated file): not worth calling.
    */
   readonly keepsSpace?: boolean;
+  /**
+   * True if writes may find no room below (a file with holes on a file system that others fill):
+   * what is to be written is reserved first.
+   */
+  readonly isThin?: boolean;
   /** Memory fit for I/O: page-aligned, never moves, lives as long as the disk. */
   allocate(lengthBytes: number): Uint8Array;
   /** Reads at once if that needs no waiting: bytes read, or -EAGAIN, or another -errno. */
@@ -44,6 +49,11 @@ export interface Disk {
   sync(tag: number): void;
   /** Tells the device the range is unused (punched hole or discard). Result 0 or -errno. */
   discard(tag: number, offset: number, length: number): void;
+  /**
+   * On a thin disk: takes the room for the range now; what it holds does not change. Result 0,
+   * -ENOSPC, or -errno where that cannot be promised.
+   */
+  reserve?(tag: number, offset: number, length: number): void;
 }
 
 /** The two connections to each peer. Control is small and urgent, data carries records. */

@@ -24,12 +24,12 @@ const STORE_STATE = struct({
   badBlocksHealed: u32,
 });
 
-/** Told to every peer once a second and at every change; only for people and for ENOSPC. */
+/** Told to every peer once a second and at every change: for people, and for room (room.ts). */
 const HOST_STATE = struct({
   /** 0 none, 1 ok, 2 failed. */
   disk: u8,
   complete: bool,
-  /** The store has no room for client writes: other members answer ENOSPC too. */
+  /** It refuses writes to new blocks; the others see by `sizeBytes` when they must. */
   full: bool,
   ready: bool,
   why: text(512),

@@ -6,7 +6,7 @@ import { OUTCOME, type Outcome } from "../base/outcome.ts";
 import type { Rules } from "../base/rules.ts";
 import { crc32Text } from "../base/checksum.ts";
 import { viewOf } from "../format/layout.ts";
-import type { HostId, Seq, VolumeId } from "../base/units.ts";
+import { type HostId, MIB, type Seq, type VolumeId } from "../base/units.ts";
 import { encode } from "../format/codec.ts";
 import { BULK, CHANNEL, HOST_MESSAGE, type HostMessage, STORE_POINT } from "../format/host_wire.ts";
 import { type LeaseMessage, leaseMessage } from "../format/lease_wire.ts";
@@ -33,6 +33,7 @@ import { Peers } from "./peers.ts";
 import { Reads } from "./reads.ts";
 import { RecentRequests } from "./recent_requests.ts";
 import { RecordsIn } from "./records_in.ts";
+import { Room } from "./room.ts";
 import { Router } from "./router.ts";
 import { StatusBoard } from "./status_board.ts";
 import { StoreLife, SYNC_FOR, META } from "./store_life.ts";
@@ -53,6 +54,7 @@ export class Composition {
   readonly parts: Parts;
   readonly peers: Peers;
   readonly front: FrontDoor;
+  readonly room: Room;
   readonly writes: Writes;
   readonly reads: Reads;
   readonly flushes: Flushes;
@@ -83,8 +85,10 @@ export class Composition {
     const { parts } = this;
     this.front = new FrontDoor(parts);
     this.flushes = new Flushes(parts);
+    this.room = new Room(parts);
     this.writes = new Writes(
       parts,
+      this.room,
       (op) => this.flushes.start(op),
       () => this.points.wrote(),
     );
@@ -136,13 +140,22 @@ export class Composition {
     this.sendHost(to, { kind: "recentRequests", origins: this.parts.recent.list() });
   }
 
-  /** Recomputes whether some recipient has no room for client writes. */
-  noteFull(): void {
-    let isFull = false;
-    this.peers.each((peer) => {
-      if (peer.state?.full === true && peer.lane.up) isFull = true;
-    });
-    this.parts.someoneFull = isFull;
+  /** A host told how much its store takes, or the view is another one. */
+  noteRoom(): void {
+    const { view } = this.change;
+    if (view === null) return;
+    const ids = (list: readonly { host: HostId }[]): HostId[] => list.map(({ host }) => host);
+    this.room.note(ids(view.members), ids(view.joining), this.peers);
+  }
+
+  /** What a member has is more than this host's store takes: it can never be in sync. */
+  tooSmall(totalBytes: number): void {
+    const takes = this.parts.store?.sizeBytes ?? 0;
+    if (totalBytes <= takes) return;
+    const mib = (bytes: number): string => (bytes / MIB).toFixed(1);
+    this.life.fail(
+      `the store is too small: it takes ${mib(takes)} MiB, the volumes hold ${mib(totalBytes)}`,
+    );
   }
 
   private sendHost(to: HostId, message: HostMessage): void {
@@ -174,6 +187,7 @@ export class Composition {
 
   private viewOpened(wentOn: boolean, cut: Seq): void {
     const { parts } = this;
+    this.noteRoom();
     if (parts.serving) {
       if (wentOn) this.writes.reopened(cut);
       else this.writes.excluded();
@@ -261,7 +275,7 @@ export class Composition {
       serving: false,
       hasCopies: false,
       point: 0,
-      someoneFull: false,
+      refusedMs: Number.NEGATIVE_INFINITY,
       finish: (op, outcome) => this.router.finish(op, outcome),
       dispatch: (op) => this.router.dispatch(op),
       repair: (op) => this.router.repair(op),

@@ -66,7 +66,7 @@ export class ControlIn {
         const peer = must(peers.get(from), "host: message from nobody");
         const { kind: _, ...state } = message;
         peer.state = state;
-        this.made.noteFull();
+        this.made.noteRoom();
         return;
       }
       case "copyStart":
@@ -79,7 +79,9 @@ export class ControlIn {
         source.end(from);
         return;
       case "copyTotal":
-        if (target.isSession(from, message.session)) target.totalBytes = message.totalBytes;
+        if (!target.isSession(from, message.session)) return;
+        target.totalBytes = message.totalBytes;
+        this.made.tooSmall(message.totalBytes);
         return;
       case "recentRequests":
         for (const each of message.origins) {

@@ -182,7 +182,7 @@ export class CopyTarget {
     while (region >= 0 && region * REGION_BLOCKS < end) {
       const from = Math.max(start, region * REGION_BLOCKS);
       const to = Math.min(end, (region + 1) * REGION_BLOCKS);
-      if (store.admit((RECORD_HEADER_BYTES * REGION_BLOCKS) / 2, "mirror") !== OUTCOME.ok) {
+      if (store.admit((RECORD_HEADER_BYTES * REGION_BLOCKS) / 2, "reserve") !== OUTCOME.ok) {
         COPY.lba.set(view, 0, from);
         COPY.blockCount.set(view, 0, start + blockCount - from);
         return false;

@@ -199,8 +199,8 @@ export class Host implements HostMachine {
   private settleOnce(nowMs: number): void {
     const { parts, writes, reads, target, source, life, change, router, front } = this.made;
     front.settle();
+    writes.roomOpened();
     if (parts.serving) {
-      writes.roomOpened();
       reads.advance();
       source.pump();
     }
@@ -347,8 +347,9 @@ export class Host implements HostMachine {
   private tellState(): void {
     const { board, peers } = this.made;
     this.tellWaiting();
+    board.watchFill();
     const state = board.ownState(this.phase === "ready");
-    this.made.noteFull();
+    this.made.noteRoom();
     peers.each((peer) => {
       peer.lane.queue(CHANNEL.host, HOST_MESSAGE, { kind: "state", ...state });
     });

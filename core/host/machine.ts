@@ -69,8 +69,8 @@ export interface HostOptions {
   readonly coldStart: "flushed" | "all";
   /** Identifies one boot of the machine (R12: a host whose machine did not reboot). */
   readonly bootId: string;
-  /** Bytes per segment of a store made anew. */
-  readonly segmentBytes: number;
+  /** Bytes per segment of a store made anew; without, by the disk's size. */
+  readonly segmentBytes?: number;
   /** What this host may multicast, 64 KiB/s at least. */
   readonly multicastBytesPerSecond: number;
 }

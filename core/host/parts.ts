@@ -38,8 +38,8 @@ export interface Parts {
   hasCopies: boolean;
   /** Sync point that new records are tagged with (R10). */
   point: number;
-  /** Some recipient's store has no room for client writes. */
-  someoneFull: boolean;
+  /** When a write was refused for want of room last. */
+  refusedMs: number;
   /** Answers the request and frees its slot. */
   finish(op: Op, outcome: Outcome): void;
   /** Routes the request (again): executes it here, forwards it, or parks it. */

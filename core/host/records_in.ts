@@ -7,6 +7,7 @@ import { volumeId, type HostId } from "../base/units.ts";
 import { RECORD_TYPE, type RecordHeader } from "../format/record.ts";
 import { CHECK } from "../lease/policing.ts";
 import { RECEIVE, type Receive } from "../mirror/mirror_sink.ts";
+import type { AdmitClass } from "../store/contract.ts";
 import type { CopyTarget } from "./copy_target.ts";
 import type { Parts } from "./parts.ts";
 
@@ -43,7 +44,7 @@ export class RecordsIn {
       if (check === CHECK.behind) return RECEIVE.hold;
       if (check === CHECK.refuse) return RECEIVE.refuse;
     }
-    if (store.admit(length, "mirror") !== OUTCOME.ok) return RECEIVE.full;
+    if (store.admit(length, classOf(header.type)) !== OUTCOME.ok) return RECEIVE.full;
     this.append(sender, header, buffer, at, length);
     return RECEIVE.appended;
   }
@@ -56,7 +57,7 @@ export class RecordsIn {
     length: number,
   ): boolean {
     const { store } = this.parts;
-    if (store === null || store.admit(length, "mirror") !== OUTCOME.ok) return false;
+    if (store === null || store.admit(length, classOf(header.type)) !== OUTCOME.ok) return false;
     this.append(sender, header, buffer, at, length);
     return true;
   }
@@ -82,6 +83,11 @@ export class RecordsIn {
       this.target.live.mark(header.volume, header.lba, header.blockCount);
     }
   }
+}
+
+/** What carries no data gives space back, and goes on in a store that is full. */
+function classOf(type: number): AdmitClass {
+  return type === RECORD_TYPE.write ? "mirror" : "reserve";
 }
 
 function isStream(type: number): boolean {

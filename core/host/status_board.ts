@@ -2,10 +2,12 @@
 import { BLOCK_BYTES, hostId } from "../base/units.ts";
 import type { HostState } from "../format/host_wire.ts";
 import type { CopyTarget } from "./copy_target.ts";
+import { FillLevel } from "./fill_level.ts";
 import type { FrontDoor } from "./front_door.ts";
 import type { HostStatus, LeaseStatus, RosterEntry } from "./machine.ts";
 import type { Parts } from "./parts.ts";
 import type { Peers } from "./peers.ts";
+import type { Room } from "./room.ts";
 import type { Router } from "./router.ts";
 import type { StoreLife } from "./store_life.ts";
 import type { ViewChange } from "./view_change.ts";
@@ -20,6 +22,7 @@ export interface BoardParts {
   readonly peers: Peers;
   readonly life: StoreLife;
   readonly router: Router;
+  readonly room: Room;
 }
 
 const DISK_STATES = ["none", "ok", "failed"] as const;
@@ -28,6 +31,7 @@ const NO_SOURCE = 255;
 export class StatusBoard {
   private readonly parts: Parts;
   private readonly from: BoardParts;
+  private readonly level = new FillLevel();
 
   constructor(parts: Parts, from: BoardParts) {
     this.parts = parts;
@@ -42,7 +46,7 @@ export class StatusBoard {
     return {
       disk: life.state === "ok" ? 1 : life.state === "failed" ? 2 : 0,
       complete: change.role === "member",
-      full: stats !== null && stats.segmentsFree === 0,
+      full: this.level.isFull,
       ready: isReady,
       why: this.ownWhy(),
       store: {
@@ -83,7 +87,7 @@ export class StatusBoard {
           name: volume.name,
           sizeBytes: volume.sizeBytes,
           io: io.io,
-          why: io.why,
+          why: io.why === "" && this.level.isFull ? this.fillWhy() : io.why,
           clients: this.from.front.clientsOf(volume),
           usedBytes: this.parts.store?.volumeUsedBytes(volume.id) ?? 0,
         };
@@ -122,12 +126,40 @@ export class StatusBoard {
     }));
   }
 
+  /** Tells when the store fills up past a step, or has room again. */
+  watchFill(): void {
+    const { store, ports, nowMs, refusedMs } = this.parts;
+    if (store === null) return;
+    const { dataBytes, sizeBytes } = store;
+    if (!this.level.note(dataBytes, sizeBytes, nowMs - refusedMs)) return;
+    const fields = { usedBytes: dataBytes, sizeBytes };
+    const why = this.fillWhy();
+    if (why === "") ports.trace.event("info", "store.room", "the store has room again", fields);
+    else ports.trace.event(this.level.isFull ? "error" : "warn", "store.filling", why, fields);
+  }
+
+  private fillWhy(): string {
+    const { store } = this.parts;
+    if (store === null) return "";
+    const share = Math.floor((100 * store.dataBytes) / Math.max(1, store.sizeBytes));
+    if (this.level.isFull) return `writes to new blocks are refused: ${this.whoIsFull()}`;
+    return this.level.percent === 0 ? "" : `the store is ${share} % full`;
+  }
+
+  /** The smallest store of the view decides for all. */
+  private whoIsFull(): string {
+    const { options, self, store } = this.parts;
+    const { room } = this.from;
+    const isOwn = room.least === null || (store !== null && store.sizeBytes <= room.sizeBytes);
+    return `the store of ${options.roster[isOwn ? self : (room.least ?? self)]?.name} is full`;
+  }
+
   private ownWhy(): string {
     const { life, change } = this.from;
     if (life.why !== "") return life.why;
     if (change.role === "joining") return "catching up from the other hosts";
     if (change.role === "none") return this.parts.membership.status(this.parts.nowMs).why;
-    return "";
+    return this.fillWhy();
   }
 
   private hostRow(entry: RosterEntry, own: HostState): HostRow {
@@ -168,7 +200,9 @@ export class StatusBoard {
     const view = this.parts.membership.view;
     const isListed = (list: readonly { host: number }[]): boolean =>
       list.some((each) => each.host === entry.id);
-    if (view !== null && isListed(view.members)) return { state: "in-sync", why: "" };
+    if (view !== null && isListed(view.members)) {
+      return { state: "in-sync", why: state?.complete === true ? state.why : "" };
+    }
     if (view !== null && isListed(view.joining)) {
       return { state: "syncing", why: "catching up from the other hosts" };
     }

@@ -16,10 +16,13 @@ export class Uncommitted {
   /** Seq of the oldest entry; entries are contiguous in seq. */
   private firstSeq: Seq = 1;
   private count = 0;
+  /** Blocks that they write, overlaps counted twice. */
+  blockCount = 0;
 
   clear(): void {
     this.firstSeq = 1;
     this.count = 0;
+    this.blockCount = 0;
   }
 
   /** The record `seq` (the next of the stream) writes `blockCount` blocks from `lba`. */
@@ -32,12 +35,16 @@ export class Uncommitted {
     this.lbas[slot] = lba;
     this.counts[slot] = blockCount;
     this.count += 1;
+    this.blockCount += blockCount;
   }
 
   /** Everything up to `seq` is committed. */
   commit(seq: Seq): void {
     const gone = Math.min(this.count, seq - this.firstSeq + 1);
     if (gone <= 0) return;
+    for (let index = 0; index < gone; index += 1) {
+      this.blockCount -= this.counts[(this.firstSeq + index) & MASK]!;
+    }
     this.firstSeq += gone;
     this.count -= gone;
   }

@@ -21,11 +21,13 @@ import {
 import { type Op, OP_STATE, OpQueue } from "./op.ts";
 import type { Parts } from "./parts.ts";
 import { makesHole, nextPiece, Piece } from "./pieces.ts";
+import type { Room } from "./room.ts";
 
 const ZEROS = new Uint8Array(128 * BLOCK_BYTES);
 
 export class Writes {
   private readonly parts: Parts;
+  private readonly space: Room;
   private readonly header = new RecordHeader();
   private readonly piece = new Piece();
   private readonly roomQueue = new OpQueue();
@@ -40,8 +42,9 @@ export class Writes {
   /** Called for every record: sync points are made only while something is written. */
   private readonly wrote: () => void;
 
-  constructor(parts: Parts, barrier: (op: Op) => void, wrote: () => void) {
+  constructor(parts: Parts, room: Room, barrier: (op: Op) => void, wrote: () => void) {
     this.parts = parts;
+    this.space = room;
     this.barrier = barrier;
     this.wrote = wrote;
   }
@@ -70,8 +73,9 @@ export class Writes {
     this.step(op);
   }
 
-  /** The window or the store has room again. */
+  /** The window or the store has room again; between two views there is no lease to write by. */
   roomOpened(): void {
+    if (!this.parts.serving) return;
     const waiting = this.roomQueue.length;
     for (let index = 0; index < waiting; index += 1) {
       const op = must(this.roomQueue.peek(), "writes: room queue is shorter than counted");
@@ -264,6 +268,7 @@ export class Writes {
   /** The store failed under the op: another member executes it; a full store is the answer. */
   private fail(op: Op, outcome: Outcome): void {
     if (outcome === OUTCOME.full) {
+      this.parts.refusedMs = this.parts.nowMs;
       this.release(op);
       this.parts.finish(op, OUTCOME.full);
       return;
@@ -277,13 +282,13 @@ export class Writes {
   }
 
   private room(op: Op, piece: Piece): Outcome {
-    const { store, mirror, someoneFull } = this.parts;
+    const { store, mirror } = this.parts;
     if (store === null) return OUTCOME.pending;
     const holes = makesHole(op) && !piece.isPartial;
-    if (someoneFull && !holes) return OUTCOME.full;
     const bytes = holes ? RECORD_HEADER_BYTES : writeRecordBytes(piece.blockCount);
     if (!mirror.windowFree(bytes)) return OUTCOME.pending;
-    return store.admit(bytes, holes ? "reserve" : "client");
+    if (holes) return store.admit(bytes, "reserve");
+    return this.space.admit(op.volume, piece.lba, piece.blockCount);
   }
 
   private isBusy(op: Op, piece: Piece): boolean {

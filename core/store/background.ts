@@ -13,6 +13,11 @@ import { NO_SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
 import { type Task, WAIT } from "./task.ts";
 
+/** Share of live data in the segments in use below which they are cleaned rather than added to. */
+const THIN_FILL = 0.7;
+/** The same while clients wait. */
+const THIN_FILL_URGENT = 0.55;
+
 export class Background {
   /** Nothing can free more segments; only clients can, by trimming or overwriting. */
   isExhausted = false;
@@ -47,6 +52,29 @@ export class Background {
   /** Clients wait for segments: no pauses. */
   get isUrgent(): boolean {
     return this.state.segments.freeCount <= this.state.geometry.floorClient + 1;
+  }
+
+  /**
+   * A thin disk's room below is to grow: what is live nearly fills what it has, or few reserved
+   * segments are left and cleaning those in use would pay badly. So the file stays below twice its
+   * data, and a full file system is noticed before the store is fuller than it may be.
+   */
+  get wantsReserve(): boolean {
+    const { segments, geometry, liveBytes } = this.state;
+    if (segments.unreservedCount === 0) return false;
+    // A full file system is asked again and again, to learn when it has room.
+    if (segments.isBelowFull) return true;
+    const had = segments.reservedCount;
+    if (had < this.reservedLeast) return true;
+    if (segments.freeCount >= geometry.reserveBelow) return false;
+    const share = this.isUrgent ? THIN_FILL_URGENT : THIN_FILL;
+    return liveBytes > share * (had - geometry.reserveBelow) * geometry.packedBytes;
+  }
+
+  /** Segments with room below that what is live, and a little more, asks for. */
+  get reservedLeast(): number {
+    const { geometry, liveBytes } = this.state;
+    return geometry.segmentsFor(liveBytes + 2 * geometry.segmentBytes);
   }
 
   /** The next task, or null when there is nothing to do. A task answers false on disk failure. */

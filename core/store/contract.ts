@@ -12,8 +12,11 @@ export interface StoreVolume {
 }
 
 export interface StoreOptions {
-  /** Bytes per segment of a store made by `format`; a power of two. `open` reads it from disk. */
-  readonly segmentBytes: number;
+  /**
+   * Bytes per segment of a store made by `format`, a power of two; without, by the disk's size.
+   * `open` reads it from disk.
+   */
+  readonly segmentBytes?: number | undefined;
   readonly volumes: readonly StoreVolume[];
   /** A disk operation that takes longer fails the disk (milliseconds). */
   readonly diskTimeoutMs: number;
@@ -27,10 +30,10 @@ export interface StoreOptions {
 
 /**
  * Who asks for room, in the order in which they are turned away as the store fills up: writes of
- * clients; records that a mirror has already taken; records that give space back or carry no
- * data (TRIM, marks).
+ * clients; those over blocks that have data (`Store.isAllData`); records that a mirror has already
+ * taken; records that give space back or carry no data (TRIM, marks).
  */
-export type AdmitClass = "client" | "mirror" | "reserve";
+export type AdmitClass = "client" | "overwrite" | "mirror" | "reserve";
 
 export interface StoreIdentity {
   /** CRC-32 of the cluster's name. */

@@ -17,7 +17,7 @@ import { ROOM } from "./log_lane.ts";
 import type { LogWriter } from "./log_writer.ts";
 import { StoreReader } from "./reader.ts";
 import { type Expected, type LiveStore, Recovery } from "./recovery.ts";
-import { NO_SEGMENT } from "./segment_table.ts";
+import { SpaceBelow } from "./space_below.ts";
 import type { StoreState } from "./state.ts";
 import type { Refusal } from "./superblocks.ts";
 import { type Task, TaskIo, WAIT, type Wait } from "./task.ts";
@@ -38,6 +38,7 @@ interface Live {
   readonly reader: StoreReader;
   readonly cleaner: Cleaner;
   readonly background: Background;
+  readonly below: SpaceBelow;
 }
 
 export type StorePhase = "created" | "opening" | "open" | "closing" | "closed" | "failed";
@@ -66,7 +67,6 @@ export class StoreEngine {
   private turnAtMs = 0;
   private isFresh = false;
   private wantsClose = false;
-  private discarding = NO_SEGMENT;
   /** Syncs asked for while documents had no room in the log. */
   private heldSyncs: number[] = [];
 
@@ -146,7 +146,7 @@ export class StoreEngine {
       }
       live.writer.submit(this.task !== null);
       this.answerSyncs(live);
-      this.discard(live);
+      live.below.settle();
       this.background(live);
     }
     this.runTask();
@@ -191,17 +191,6 @@ export class StoreEngine {
     return hot.logged === hot.appended && cold.logged === cold.appended;
   }
 
-  private discard(live: Live): void {
-    if (this.discarding !== NO_SEGMENT || this.disk.keepsSpace === true) return;
-    const { geometry, segments } = live.state;
-    const keepWarm = Math.max(geometry.cleanBelow, Math.ceil(geometry.segmentCount / 16));
-    const segment = segments.beginDiscard(keepWarm);
-    if (segment === NO_SEGMENT) return;
-    this.discarding = segment;
-    const tag = this.ops.begin(OP.discard, segment);
-    this.disk.discard(tag, geometry.offsetOf(segment), geometry.segmentBytes);
-  }
-
   diskDone(nowMs: number, tag: number, result: number): void {
     this.ops.nowMs = nowMs;
     if (!this.ops.finish(tag) || this.phase === "failed" || this.phase === "closed") return;
@@ -217,9 +206,10 @@ export class StoreEngine {
     } else if (kind === OP.read) {
       this.live?.reader.finished(subject, result);
     } else if (kind === OP.discard) {
-      // Only a hint to the disk: whether it worked does not matter.
-      this.live?.state.segments.endDiscard(subject);
-      this.discarding = NO_SEGMENT;
+      this.live?.below.discarded();
+    } else if (kind === OP.reserve) {
+      this.live?.below.reserved(result);
+      this.tellWritable();
     }
   }
 
@@ -343,7 +333,8 @@ export class StoreEngine {
         this.sink.readDone(token, outcome),
     };
     const reader = new StoreReader(this.disk, this.ops, state, writer, this.rules, events, slots);
-    this.live = { state, writer, checkpointer, reader, cleaner, background };
+    const below = new SpaceBelow(this.disk, this.ops, this.trace, state, background);
+    this.live = { state, writer, checkpointer, reader, cleaner, background, below };
     this.phase = "open";
     this.reclaim();
     for (const row of damage.rows) this.traceDamage(row);
@@ -389,6 +380,12 @@ export class StoreEngine {
     this.refuseSyncs();
   }
 
+  /** Bytes of volume data that fit; less on a thin disk while the file system below is full. */
+  get sizeBytes(): number {
+    const { state } = this.recovery;
+    return state?.geometry.sizeBytes(state.segments.usableCount) ?? 0;
+  }
+
   stats(): StoreStats {
     const live = this.live;
     const { state, checkpointer, writer } = this.recovery;
@@ -396,7 +393,7 @@ export class StoreEngine {
     for (const volume of state?.volumes.values() ?? []) usedBlocks += volume.usedBlocks;
     const bytesWritten = writer?.bytesWritten ?? 0;
     return {
-      sizeBytes: state?.geometry.sizeBytes ?? 0,
+      sizeBytes: this.sizeBytes,
       usedBytes: usedBlocks * BLOCK_BYTES,
       segmentsFree: state?.segments.freeCount ?? 0,
       segmentsTotal: state?.geometry.segmentCount ?? 0,
@@ -421,6 +418,6 @@ export class StoreEngine {
     if (this.task !== null && this.waits === WAIT.turn) {
       deadline = Math.min(deadline, this.turnAtMs);
     }
-    return deadline;
+    return Math.min(deadline, this.live?.below.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
   }
 }

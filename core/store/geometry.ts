@@ -15,10 +15,31 @@ import { STORED_BLOCK_BYTES } from "../format/record.ts";
 import { PLACE_UNIT } from "../format/segment.ts";
 import { AREA_OFFSET } from "../format/superblock.ts";
 
+/**
+ * Shares of the usable segments that live data may fill, by who asks. The cleaner needs the rest.
+ * An overwrite leaves as much live data as it found, so a full store still takes it (a block that
+ * is no hole must never be refused: NBD, "NBD_STATE_HOLE"); a mirror cannot refuse at all.
+ */
+export const FILL = { client: 0.93, overwrite: 0.95, mirror: 0.97 } as const;
+export type FillClass = keyof typeof FILL;
+
 /** Fewer segments cannot hold the floors and data as well. */
 export const SEGMENT_COUNT_MIN = 24;
 export const SEGMENT_BYTES_MIN = 64 * KIB;
 export const SEGMENT_BYTES_MAX = 1024 * MIB;
+
+/** A store has at least this many segments where it can, so that some are cheap to clean. */
+const SEGMENT_COUNT_WANTED = 64;
+const SEGMENT_BYTES_MOST = 32 * MIB;
+/** The log buffers hold two largest records and fit a segment. */
+const SEGMENT_BYTES_LEAST = 4 * MIB;
+
+/** Bytes per segment of a new store: the largest power of two that gives it enough of them. */
+export function segmentBytesFor(sizeBytes: number): number {
+  let bytes = SEGMENT_BYTES_MOST;
+  while (bytes > SEGMENT_BYTES_LEAST && sizeBytes / bytes < SEGMENT_COUNT_WANTED) bytes /= 2;
+  return bytes;
+}
 
 export class Geometry {
   readonly segmentBytes: number;
@@ -29,10 +50,8 @@ export class Geometry {
   readonly floorClient: number;
   /** The cleaner works while fewer segments are free. */
   readonly cleanBelow: number;
-  /** Live bytes (blocks with entries, and checkpoint) past which writes are refused as full. */
-  readonly liveBytesMax: number;
-  /** The same for records that a mirror has taken already: a little more. */
-  readonly mirrorBytesMax: number;
+  /** On a thin disk: while fewer segments are reserved, more are asked for. */
+  readonly reserveBelow: number;
   /** Live bytes that fit into one segment after cleaning, pessimistically. */
   readonly packedBytes: number;
   private readonly segmentPlaces: number;
@@ -45,11 +64,8 @@ export class Geometry {
     this.floorSmall = 4 + 2 * this.checkpointSegments + 2;
     this.floorClient = this.floorSmall + 1;
     this.cleanBelow = this.floorClient + Math.max(2, Math.ceil(segmentCount / 64));
+    this.reserveBelow = this.cleanBelow + 2;
     this.packedBytes = segmentBytes - 3 * STORED_BLOCK_BYTES - segmentBytes / 64;
-    // Two segments per lane are in use by the lanes themselves.
-    const usable = Math.max(0, segmentCount - 4 - this.cleanBelow);
-    this.liveBytesMax = Math.floor(usable * this.packedBytes * 0.93);
-    this.mirrorBytesMax = Math.floor(usable * this.packedBytes * 0.95);
     this.segmentPlaces = segmentBytes / PLACE_UNIT;
     this.perPlace = 1 / this.segmentPlaces;
   }
@@ -78,8 +94,23 @@ export class Geometry {
     return inSegment + STORED_BLOCK_BYTES / PLACE_UNIT <= this.segmentPlaces;
   }
 
-  /** Bytes of volume data that fit. */
-  get sizeBytes(): number {
-    return Math.floor(this.liveBytesMax / STORED_BLOCK_BYTES) * BLOCK_BYTES;
+  /**
+   * Live bytes (blocks with entries, and checkpoint) past which records of a class are refused as
+   * full, if `segments` of all can be written (a thin disk may have no room for the others).
+   */
+  liveBytesMax(segments: number, from: FillClass): number {
+    // Two segments per lane are in use by the lanes themselves.
+    const usable = Math.max(0, segments - 4 - this.cleanBelow);
+    return Math.floor(usable * this.packedBytes * FILL[from]);
+  }
+
+  /** Segments of which clients may fill so many live bytes: the inverse of `liveBytesMax`. */
+  segmentsFor(liveBytes: number): number {
+    return Math.ceil(liveBytes / (this.packedBytes * FILL.client)) + 4 + this.cleanBelow;
+  }
+
+  /** Bytes of volume data that fit into so many segments. */
+  sizeBytes(segments: number): number {
+    return Math.floor(this.liveBytesMax(segments, "client") / STORED_BLOCK_BYTES) * BLOCK_BYTES;
   }
 }

@@ -22,7 +22,13 @@ import { CheckpointLoader, LOAD_BUFFER_BYTES } from "./checkpoint_loader.ts";
 import type { StoreIdentity, StoreOptions } from "./contract.ts";
 import { Damage } from "./damage.ts";
 import type { DiskOps } from "./disk_ops.ts";
-import { Geometry, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_COUNT_MIN } from "./geometry.ts";
+import {
+  Geometry,
+  SEGMENT_BYTES_MAX,
+  SEGMENT_BYTES_MIN,
+  SEGMENT_COUNT_MIN,
+  segmentBytesFor,
+} from "./geometry.ts";
 import { BATCH_BYTES_MAX, windowBytes } from "./log_cursor.ts";
 import { type LogBuffers, LogWriter } from "./log_writer.ts";
 import { RollForward } from "./roll_forward.ts";
@@ -81,7 +87,7 @@ export class Recovery {
 
   /** Makes a new store, whatever was there. */
   *format(identity: StoreIdentity): Task<LiveStore | Refusal> {
-    const { segmentBytes } = this.options;
+    const segmentBytes = this.options.segmentBytes ?? segmentBytesFor(this.disk.sizeBytes);
     const isPower = (segmentBytes & (segmentBytes - 1)) === 0;
     if (!isPower || segmentBytes < SEGMENT_BYTES_MIN || segmentBytes > SEGMENT_BYTES_MAX) {
       return refuse("small", "a segment must be a power of two from 64 KiB to 1 GiB");
@@ -93,9 +99,13 @@ export class Recovery {
         `the disk holds ${Math.max(0, segmentCount)} segments, a store needs ${SEGMENT_COUNT_MIN}`,
       );
     }
+    if (this.disk.isThin === true && !(yield* this.io.reserve(0, AREA_OFFSET))) {
+      return refuse("io", "the file system below the store is full");
+    }
     if (!(yield* this.wipe())) return refuse("io", "the disk cannot write the superblocks");
     const state = new StoreState(new Geometry(segmentBytes, segmentCount));
     for (const volume of this.options.volumes) state.addVolume(volume);
+    state.segments.isThin = this.disk.isThin === true;
     state.segments.settleStates();
     const cut = { segment: 0, offset: 0, seq: 0, successor: 0 };
     const superblock: Superblock = {
@@ -212,8 +222,23 @@ export class Recovery {
       }
       if (segments.liveBlocks[segment]! > 0) segments.state[segment] = SEGMENT.sealed;
     }
+    segments.isThin = this.disk.isThin === true;
     segments.settleStates();
     segments.reclaim(0, 0, cutSeq);
+  }
+
+  /**
+   * Which free segments have room below is not kept on disk: asking for it again costs nothing
+   * where it is there. Tries every segment if need be, as the file system may be full.
+   */
+  private *reserveSome({ segments, geometry }: StoreState): Task<void> {
+    const wanted = geometry.cleanBelow;
+    for (let tries = segments.unreservedCount; tries > 0; tries -= 1) {
+      if (segments.freeCount >= wanted) return;
+      const segment = segments.beginReserve();
+      const offset = geometry.offsetOf(segment);
+      segments.endReserve(segment, yield* this.io.reserve(offset, geometry.segmentBytes));
+    }
   }
 
   /** Starts a session in fresh segments with a checkpoint of everything. */
@@ -227,6 +252,7 @@ export class Recovery {
   ): Task<LiveStore | Refusal> {
     const buffers = logBuffers(this.disk, this.options, state.geometry.segmentBytes);
     const writer = new LogWriter(this.disk, this.ops, state.geometry, state.segments, buffers);
+    yield* this.reserveSome(state);
     if (!writer.start(seq, superblock.attempt, superblock.storeId)) {
       return refuse("small", "no free segment is left to go on in");
     }

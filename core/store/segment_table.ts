@@ -45,6 +45,10 @@ export class SegmentTable {
   /** Free and discarded. */
   private readonly blank: number[] = [];
   private readonly geometry: Geometry;
+  /** A reservation found the file system below full: blank segments cannot be had now. */
+  isBelowFull = false;
+  /** Room must be reserved below: blank segments may not be written. Set before settleStates. */
+  isThin = false;
   /** The lanes' append positions now; kept current by the log writer. */
   appendedHot = 0;
   appendedCold = 0;
@@ -67,7 +71,22 @@ export class SegmentTable {
   }
 
   get freeCount(): number {
-    return this.warm.length + this.blank.length;
+    return this.isThin ? this.warm.length : this.warm.length + this.blank.length;
+  }
+
+  /** Segments that can be had, as far as is known. */
+  get usableCount(): number {
+    return this.isBelowFull ? this.reservedCount : this.state.length;
+  }
+
+  /** Segments with room below, in use or not. */
+  get reservedCount(): number {
+    return this.state.length - this.unreservedCount;
+  }
+
+  /** Free segments that have no room below yet; 0 unless the disk is thin. */
+  get unreservedCount(): number {
+    return this.isThin ? this.blank.length : 0;
   }
 
   get deadCount(): number {
@@ -80,14 +99,15 @@ export class SegmentTable {
     this.blank.length = 0;
     this.dead.length = 0;
     for (let segment = this.state.length - 1; segment >= 0; segment -= 1) {
-      if (this.state[segment] === SEGMENT.free) this.warm.push(segment);
-      else this.checkDead(segment);
+      if (this.state[segment] !== SEGMENT.free) this.checkDead(segment);
+      else if (this.isThin) this.blank.push(segment);
+      else this.warm.push(segment);
     }
   }
 
   /** Takes a free segment, or NO_SEGMENT. The least recently discarded space first. */
   allocate(): number {
-    const segment = this.warm.pop() ?? this.blank.pop() ?? NO_SEGMENT;
+    const segment = this.warm.pop() ?? (this.isThin ? NO_SEGMENT : this.blank.pop()) ?? NO_SEGMENT;
     if (segment === NO_SEGMENT) return segment;
     assert(this.state[segment] === SEGMENT.free, "segments: allocated one that is not free");
     this.state[segment] = SEGMENT.open;
@@ -190,6 +210,25 @@ export class SegmentTable {
   endDiscard(segment: number): void {
     this.state[segment] = SEGMENT.free;
     this.blank.push(segment);
+  }
+
+  /** True while more segments may be had from below. */
+  get canGrow(): boolean {
+    return this.unreservedCount > 0 && !this.isBelowFull;
+  }
+
+  /** A blank segment to reserve room for; NO_SEGMENT if there is none. */
+  beginReserve(): number {
+    const segment = this.blank.pop() ?? NO_SEGMENT;
+    if (segment !== NO_SEGMENT) this.state[segment] = SEGMENT.discarding;
+    return segment;
+  }
+
+  /** `isReserved` false: others are tried before it is again. */
+  endReserve(segment: number, isReserved: boolean): void {
+    this.state[segment] = SEGMENT.free;
+    if (isReserved) this.warm.push(segment);
+    else this.blank.unshift(segment);
   }
 
   /**

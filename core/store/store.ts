@@ -121,15 +121,38 @@ export class Store {
     const { geometry } = state;
     if (bytes > writer.hot.itemBytesMax) return OUTCOME.invalid;
     if (from !== "reserve") {
-      const most = from === "client" ? geometry.liveBytesMax : geometry.mirrorBytesMax;
-      if (state.liveBytes + bytes > most) return OUTCOME.full;
+      const most = geometry.liveBytesMax(state.segments.reservedCount, from);
+      if (state.liveBytes + bytes > most) return this.later(state.segments.canGrow);
     }
-    const floor = from === "client" ? geometry.floorClient : geometry.floorSmall;
+    const isClient = from === "client" || from === "overwrite";
+    const floor = isClient ? geometry.floorClient : geometry.floorSmall;
     const room = writer.hot.room(bytes, floor);
     if (room === ROOM.ok) return OUTCOME.ok;
-    if (room === ROOM.noSegment && background.isExhausted) return OUTCOME.full;
-    engine.wantsWritable = true;
+    const isLast = room === ROOM.noSegment && background.isExhausted;
+    return this.later(!isLast || state.segments.canGrow);
+  }
+
+  private later(isWorthWaiting: boolean): Outcome {
+    if (!isWorthWaiting) return OUTCOME.full;
+    this.engine.wantsWritable = true;
     return OUTCOME.pending;
+  }
+
+  /** True if every block of the range has data: writing it again needs no room of its own. */
+  isAllData(volume: VolumeId, lba: number, blockCount: number): boolean {
+    const index = this.index(volume);
+    if (index === undefined || index.placeAt(lba) === 0) return false;
+    return index.runLength(lba, blockCount) >= blockCount;
+  }
+
+  /** Bytes of all volumes' blocks that have data. */
+  get dataBytes(): number {
+    return (this.engine.live?.state.segments.liveBlockCount ?? 0) * BLOCK_BYTES;
+  }
+
+  /** Bytes of volume data that fit. */
+  get sizeBytes(): number {
+    return this.engine.sizeBytes;
   }
 
   /**

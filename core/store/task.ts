@@ -3,7 +3,7 @@
  * straight-line code that yields what it waits for. Synchronous and deterministic; the store
  * resumes a task when an event brought what it waits for. One task runs at a time.
  */
-import type { Disk } from "../base/ports.ts";
+import { type Disk, ERRNO } from "../base/ports.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
 
 /** What a task waits for when it yields. */
@@ -44,6 +44,15 @@ export class TaskIo {
     this.disk.write(this.ops.begin(OP.task, 0), offset, buffer, at, length);
     yield WAIT.io;
     return this.result;
+  }
+
+  /** Takes the room for a range of a thin disk; true unless there is none. */
+  *reserve(offset: number, length: number): Task<boolean> {
+    if (this.disk.reserve === undefined) return true;
+    this.disk.reserve(this.ops.begin(OP.task, 0), offset, length);
+    yield WAIT.io;
+    // Where room cannot be promised at all (no fallocate), writes find out.
+    return this.result !== -ERRNO.ENOSPC;
   }
 
   *sync(): Task<number> {

@@ -24,6 +24,8 @@ export interface SimDiskOptions {
   /** Share of `readNow` calls that find their data in the page cache. Default 0.5. */
   readonly cacheHits?: number;
   readonly sectorBytes?: number;
+  /** A file with holes: writes find room only where it was reserved (`media.roomPages`). */
+  readonly isThin?: boolean;
 }
 
 /** Faults, each off by default; change them at any time. */
@@ -58,6 +60,7 @@ interface WriteInFlight {
 export class SimDisk implements Disk {
   readonly sizeBytes: number;
   readonly sectorBytes: number;
+  readonly isThin: boolean;
   readonly faults = new DiskFaults();
   /** Operations begun; the power can be cut at the N-th write or sync. */
   writeCount = 0;
@@ -79,6 +82,7 @@ export class SimDisk implements Disk {
     this.media = options.media ?? new SimMedia(options.sizeBytes ?? 0);
     this.sizeBytes = this.media.sizeBytes;
     this.sectorBytes = options.sectorBytes ?? SECTOR;
+    this.isThin = options.isThin ?? false;
     this.random = new SeededRandom(options.seed);
   }
 
@@ -133,6 +137,7 @@ export class SimDisk implements Disk {
   private writeResult(offset: number, bytes: Uint8Array): number {
     const { faults, media } = this;
     if (faults.dead) return -ERRNO.EIO;
+    if (this.isThin && !media.reserve(offset, bytes.length)) return -ERRNO.ENOSPC;
     if (faults.failWrites > 0) {
       faults.failWrites -= 1;
       return -ERRNO.EIO;
@@ -176,8 +181,18 @@ export class SimDisk implements Disk {
   discard(tag: number, offset: number, length: number): void {
     assert(offset + length <= this.sizeBytes, "sim disk: discard past the end");
     this.complete(() => {
-      if (!this.faults.dead) this.media.write(offset, new Uint8Array(length));
+      if (!this.faults.dead) {
+        this.media.write(offset, new Uint8Array(length));
+        this.media.release(offset, length);
+      }
       this.options.done(tag, this.faults.dead ? -ERRNO.EIO : 0);
+    });
+  }
+
+  reserve(tag: number, offset: number, length: number): void {
+    this.complete(() => {
+      const isThere = this.media.reserve(offset, length);
+      this.options.done(tag, isThere ? 0 : -ERRNO.ENOSPC);
     });
   }
 

@@ -8,6 +8,7 @@ import type { SeededRandom } from "../../core/base/random.ts";
 
 const CHUNK = 65536;
 export const SECTOR = 512;
+const PAGE = 4096;
 
 /** Versions of one sector since the last sync; the first is the durable one. */
 interface DirtySector {
@@ -20,6 +21,9 @@ export class SimMedia {
   sizeBytes: number;
   /** Number of the newest write. */
   stamp = 0;
+  /** On a thin disk: pages with room below, and how many more there is room for. */
+  readonly reserved = new Set<number>();
+  roomPages = Number.POSITIVE_INFINITY;
   private readonly chunks = new Map<number, Uint8Array>();
   private readonly dirty = new Map<number, DirtySector>();
 
@@ -110,10 +114,31 @@ export class SimMedia {
     return this.dirty.size;
   }
 
+  /** Takes room for the pages of a range that have none yet; false if there is not enough. */
+  reserve(offset: number, length: number): boolean {
+    const missing: number[] = [];
+    for (let page = offset / PAGE; page < (offset + length) / PAGE; page += 1) {
+      if (!this.reserved.has(page)) missing.push(page);
+    }
+    if (missing.length > this.roomPages) return false;
+    this.roomPages -= missing.length;
+    for (const page of missing) this.reserved.add(page);
+    return true;
+  }
+
+  /** Gives the room of a range back. */
+  release(offset: number, length: number): void {
+    for (let page = offset / PAGE; page < (offset + length) / PAGE; page += 1) {
+      if (this.reserved.delete(page)) this.roomPages += 1;
+    }
+  }
+
   /** An independent copy of the durable and the volatile state. */
   clone(): SimMedia {
     const copy = new SimMedia(this.sizeBytes);
     copy.stamp = this.stamp;
+    copy.roomPages = this.roomPages;
+    for (const page of this.reserved) copy.reserved.add(page);
     for (const [number, chunk] of this.chunks) copy.chunks.set(number, chunk.slice());
     for (const [sector, entry] of this.dirty) {
       copy.dirty.set(sector, { versions: [...entry.versions], stamps: [...entry.stamps] });

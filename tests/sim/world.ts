@@ -35,6 +35,8 @@ export interface WorldOptions {
   readonly load: ClientLoad;
   readonly clientsPerHost: number;
   readonly rules?: Rules;
+  /** Size of each host's disk, bytes; 24 MiB without. */
+  readonly diskBytes?: (index: number) => number;
   /** Collects every trace line (for replays). */
   readonly log?: (line: string) => void;
 }
@@ -117,7 +119,7 @@ export class World implements NodeWorld, ClientWorld {
   makeDisk(index: number, generation: number): SimDisk {
     const { scheduler } = this;
     return new SimDisk({
-      sizeBytes: 24 * MIB,
+      sizeBytes: this.options.diskBytes?.(index) ?? 24 * MIB,
       seed: this.options.seed * 64 + index * 8 + generation,
       schedule: (delayMs, run) => scheduler.after(delayMs, run),
       done: (tag, result) => {

@@ -83,6 +83,17 @@ test("a config is read, completed and knows its host", () => {
   });
 });
 
+test("disk_timeout and store_alloc, in the file and printed", () => {
+  const text = GOOD.replace('store_size = "1G"', 'store_alloc = "thin"\ndisk_timeout = "90s"');
+  const { self } = load(text);
+  expect([self.store_alloc, self.disk_timeout]).toEqual(["thin", 90_000]);
+  expect(load(GOOD).self).toMatchObject({ store_alloc: "full", disk_timeout: 20_000 });
+  const printed = configText(load(text));
+  expect(printed).toContain('store_alloc = "thin"');
+  expect(printed).toContain('disk_timeout = "90s"');
+  expect(load(printed).self.disk_timeout).toBe(90_000);
+});
+
 test("the state is beside the control socket", () => {
   const text = GOOD.replace('store = "alpha.vsan"', 'store = "a"\ncontrol = "run/alpha.sock"');
   expect(load(text).self.state).toBe(join(directory, "run", "alpha.state"));
@@ -99,6 +110,9 @@ describe("refused with its line", () => {
     ],
     ['store_size = "1G"', 'store_size = "1GB"', "8: host[0].store_size: expected a size"],
     ['store_size = "1G"', "store_size = 1", "8: host[0].store_size: expected a size"],
+    ['store_size = "1G"', 'disk_timeout = "20"', "8: host[0].disk_timeout: expected a duration"],
+    ['store_size = "1G"', 'disk_timeout = "999ms"', "8: host[0].disk_timeout: expected a duration"],
+    ['store_size = "1G"', 'store_alloc = "some"', '8: host[0].store_alloc: expected one of "full"'],
     [
       'size = "10G"',
       'size = "10"',

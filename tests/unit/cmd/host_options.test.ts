@@ -1,12 +1,8 @@
 /** From the config to the core's options. */
 import { expect, test } from "bun:test";
 import { loadConfig } from "../../../cmd/config.ts";
-import {
-  hostAddresses,
-  hostOptions,
-  segmentBytesFor,
-  storeBytesFor,
-} from "../../../cmd/host_options.ts";
+import { hostAddresses, hostOptions, storeBytesFor } from "../../../cmd/host_options.ts";
+import { segmentBytesFor } from "../../../core/store/geometry.ts";
 import { crc32Text } from "../../../core/base/checksum.ts";
 import { afterAll } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -34,6 +30,7 @@ name = "beta"
 link = "10.0.0.2:1"
 store = "b"
 store_size = "1G"
+disk_timeout = "7s"
 priority = 7
 [[host]]
 name = "wit"
@@ -83,7 +80,7 @@ test("every value of the config arrives where it acts", () => {
     ack: "durable",
     readOnly: true,
   });
-  expect(options.segmentBytes).toBe(16 * MIB);
+  expect(options.timing.diskTimeoutMs).toBe(7000);
   const addresses = hostAddresses(config);
   expect(addresses.map(({ link, shared }) => [link, shared])).toEqual([
     ["10.0.0.1:1", "10.1.0.1:1"],

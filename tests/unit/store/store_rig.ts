@@ -15,7 +15,12 @@ import {
   volumeId,
 } from "../../../core/base/units.ts";
 import { RECORD_TYPE, RecordHeader } from "../../../core/format/record.ts";
-import type { StoreOpened, StoreOptions, StoreSink } from "../../../core/store/contract.ts";
+import type {
+  AdmitClass,
+  StoreOpened,
+  StoreOptions,
+  StoreSink,
+} from "../../../core/store/contract.ts";
 import { Store } from "../../../core/store/store.ts";
 import { SimDisk } from "../../sim/sim_disk.ts";
 import type { SimMedia } from "../../sim/sim_media.ts";
@@ -36,6 +41,7 @@ export interface RigOptions {
   readonly readSlots?: number;
   readonly logBufferBytes?: number;
   readonly sectorBytes?: number;
+  readonly isThin?: boolean;
 }
 
 interface Expected {
@@ -78,6 +84,7 @@ export class StoreRig implements StoreSink {
       done: (tag, result) => this.store.diskDone(this.nowMs, tag, result),
       cacheHits: options.cacheHits ?? 0.5,
       ...(options.sectorBytes === undefined ? {} : { sectorBytes: options.sectorBytes }),
+      isThin: options.isThin ?? false,
       ...(options.media === undefined
         ? { sizeBytes: options.sizeBytes ?? 8 * 1024 * KIB }
         : { media: options.media }),
@@ -201,7 +208,7 @@ export class StoreRig implements StoreSink {
   }
 
   /** Asks for room until there is; false when full. */
-  admit(bytes: number, from: "client" | "mirror" | "reserve" = "client"): boolean {
+  admit(bytes: number, from: AdmitClass = "client"): boolean {
     for (;;) {
       const outcome = this.request(() => this.store.admit(bytes, from));
       if (outcome === OUTCOME.ok) return true;
@@ -221,6 +228,15 @@ export class StoreRig implements StoreSink {
     if (!this.admit(80 + count * 4112)) return false;
     const data = blocksOf(lba, value, count);
     this.request(() => this.store.appendWrite(record, data, 0));
+    return true;
+  }
+
+  /** Writes one block that has data already. */
+  overwrite(lba: number, value: number): boolean {
+    const record = Object.assign(new RecordHeader(), { volume: VOLUME, lba, blockCount: 1 });
+    record.type = RECORD_TYPE.write;
+    if (!this.admit(80 + 4112, "overwrite")) return false;
+    this.request(() => this.store.appendWrite(record, blocksOf(lba, value, 1), 0));
     return true;
   }
 

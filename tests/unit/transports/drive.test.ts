@@ -211,7 +211,12 @@ async function run(changes: Partial<DriveOptions> = {}): Promise<Running> {
     clusterName: "lab",
     clusterKey: new Uint8Array(32).fill(3),
     hosts: [{ id: hostId(0), name: "alpha", link, shared: null }],
-    store: { path: join(directory, `${names}.vsan`), sizeBytes: MIB },
+    store: {
+      path: join(directory, `${names}.vsan`),
+      sizeBytes: MIB,
+      deviceBytesLeast: 0,
+      isThin: false,
+    },
     strictStore: false,
     statePath: join(directory, `${names}.state`),
     nbd: ["127.0.0.1:0"],
@@ -317,7 +322,7 @@ describe("drive", () => {
     await until("stopped", () => one.isStopped);
     const path = join(directory, `${number}`);
     const again = await run({
-      store: { path: `${path}.vsan`, sizeBytes: MIB },
+      store: { path: `${path}.vsan`, sizeBytes: MIB, deviceBytesLeast: 0, isThin: false },
       statePath: `${path}.state`,
     });
     expect(again.host.started?.votes).toEqual(VOTES);
@@ -338,7 +343,10 @@ describe("drive", () => {
 
   test("a disk that cannot be opened is the host's to know; a state file is not", async () => {
     const path = join(directory, "nodisk");
-    const one = await run({ store: { path: "/dev/null", sizeBytes: MIB }, statePath: path });
+    const one = await run({
+      store: { path: "/dev/null", sizeBytes: MIB, deviceBytesLeast: 0, isThin: false },
+      statePath: path,
+    });
     expect(one.host.started?.disk).toBeNull();
     expect(one.host.started?.diskWhy).toContain("neither a file nor a block device");
     await expect(run({ statePath: path })).rejects.toThrow("in use by another vsan process");
