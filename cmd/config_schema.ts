@@ -68,8 +68,18 @@ const STORE_BYTES_LEAST = 100 * MIB;
 const DISK_TIMEOUT_MS_LEAST = 1000;
 /** Datagrams have one size; their IP and UDP headers take 28 bytes more. */
 const MTU_LEAST = LIMITS.datagramBytesMax + 28;
+/** Below it a pass over a small store would take longer than the time between passes. */
+const SCRUB_BYTES_LEAST = 64 * KIB;
 /** Below it multicast would be slower than the repairs it has to carry. */
 const RATE_BYTES_LEAST = 64 * KIB;
+
+/** Bytes a second; 0 = off. */
+const scrub = parsed((text): number | "auto" | null => {
+  if (text === "auto") return "auto";
+  if (text === "off") return 0;
+  const bytes = parseSize(text);
+  return bytes !== null && bytes >= SCRUB_BYTES_LEAST ? bytes : null;
+}, '"auto", "off" or a size a second, 64K at least');
 
 const clusterSchema = v.strictObject({
   name: v.optional(name, "vsan"),
@@ -111,6 +121,7 @@ const hostSchema = v.strictObject({
   state: v.optional(path),
   http: v.optional(tcp),
   priority: v.optional(wholeNumber(0, 7), 3),
+  scrub: v.optional(scrub, "auto"),
 });
 
 const volumeSchema = v.strictObject({

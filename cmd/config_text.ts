@@ -15,6 +15,7 @@ export function configValues(document: ConfigDocument): Record<string, unknown> 
     },
     host: host.map(({ store_size, ...rest }) => ({
       ...rest,
+      scrub: scrubText(rest.scrub),
       ...(store_size === undefined ? {} : { store_size: sizeText(store_size) }),
       disk_timeout: durationText(rest.disk_timeout),
     })),
@@ -26,6 +27,11 @@ export function configValues(document: ConfigDocument): Record<string, unknown> 
       aging: durationText(policing.aging),
     },
   };
+}
+
+function scrubText(scrub: number | "auto"): string {
+  if (scrub === "auto") return scrub;
+  return scrub === 0 ? "off" : sizeText(scrub);
 }
 
 /** TOML that `loadConfig` reads back to the same document, and which host this one is. */

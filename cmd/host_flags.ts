@@ -13,6 +13,7 @@ export const HOST_FLAGS = {
   control: { type: "string", valueHint: "PATH", description: "the control socket" },
   state: { type: "string", valueHint: "PATH", description: "the file of its votes" },
   http: { type: "string", valueHint: "ADDRESS", description: "metrics" },
+  scrub: { type: "string", valueHint: "SIZE|off", description: "what the scrub may read a second" },
   priority: { type: "string", valueHint: "0..7", description: "of writes received here" },
 } as const satisfies ArgsDef;
 

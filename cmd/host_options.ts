@@ -16,8 +16,20 @@ export function storeBytesOf({ self, document }: Config): number {
   return storeBytesFor(document.volume.reduce((sum, section) => sum + section.size, 0));
 }
 
-/** `bootId` identifies this boot of the machine. */
-export function hostOptions(config: Config, bootId: string): HostOptions {
+/** What a host is given of its config and its machine. */
+export interface MachineFacts {
+  /** Identifies this boot of the machine. */
+  readonly bootId: string;
+  /** Milliseconds since 1970 when the machine's boot clock was 0. */
+  readonly wallOffsetMs: number;
+}
+
+/** Bytes a second for the scrub; null = it chooses. */
+export function scrubRateOf({ self }: Config): number | null {
+  return self.scrub === "auto" ? null : self.scrub;
+}
+
+export function hostOptions(config: Config, { bootId, wallOffsetMs }: MachineFacts): HostOptions {
   const { cluster, host, volume, shared_network, policing } = config.document;
   return {
     self: hostId(config.selfIndex),
@@ -48,6 +60,8 @@ export function hostOptions(config: Config, bootId: string): HostOptions {
     coldStart: cluster.cold_start,
     bootId,
     multicastBytesPerSecond: shared_network.rate_limit,
+    scrubBytesPerSecond: scrubRateOf(config),
+    wallOffsetMs,
   };
 }
 

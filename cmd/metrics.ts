@@ -100,18 +100,38 @@ export function metricsText({ host, view, hosts, volumes, resync, reads }: HostS
       [{ where: "remote" }, reads.remote],
     ]),
   ];
-  if (store !== null) {
-    parts.push(
-      metric("vsan_store_bytes", "gauge", "Room in the store.", [[{}, store.sizeBytes]]),
-      metric("vsan_store_used_bytes", "gauge", "Room taken.", [[{}, store.usedBytes]]),
-      metric("vsan_store_segments_free", "gauge", "Free segments.", [[{}, store.segmentsFree]]),
-      metric("vsan_store_write_amplification", "gauge", "Disk bytes per record byte.", [
-        [{}, store.writeAmplification],
-      ]),
-      metric("vsan_store_healed_blocks_total", "counter", "Blocks rewritten from a mirror.", [
-        [{}, store.badBlocksHealed],
-      ]),
-    );
-  }
+  if (store !== null) parts.push(...storeMetrics(store));
   return parts.join("");
+}
+
+function storeMetrics(store: NonNullable<HostStatus["hosts"][number]["store"]>): string[] {
+  return [
+    metric("vsan_store_bytes", "gauge", "Room in the store.", [[{}, store.sizeBytes]]),
+    metric("vsan_store_used_bytes", "gauge", "Room taken.", [[{}, store.usedBytes]]),
+    metric("vsan_store_segments_free", "gauge", "Free segments.", [[{}, store.segmentsFree]]),
+    metric("vsan_store_write_amplification", "gauge", "Disk bytes per record byte.", [
+      [{}, store.writeAmplification],
+    ]),
+    metric("vsan_store_healed_blocks_total", "counter", "Blocks rewritten from a mirror.", [
+      [{}, store.badBlocksHealed],
+    ]),
+    metric("vsan_store_bad_blocks", "gauge", "Bad blocks that wait for a good copy.", [
+      [{}, store.badBlocksWaiting],
+    ]),
+    metric("vsan_scrub_share", "gauge", "Done of the scrub's pass at hand, 0 to 1.", [
+      [{}, store.scrub.share],
+    ]),
+    metric("vsan_scrub_passes_total", "counter", "Whole passes of the scrub.", [
+      [{}, store.scrub.passes],
+    ]),
+    metric("vsan_scrub_ended_seconds", "gauge", "End of the last pass, Unix time.", [
+      [{}, Math.round(store.scrub.endedMs / 1000)],
+    ]),
+    metric("vsan_scrub_blocks_total", "counter", "Blocks that the scrub verified.", [
+      [{}, store.scrub.checkedBlocks],
+    ]),
+    metric("vsan_scrub_bad_blocks_total", "counter", "Bad blocks that the scrub found.", [
+      [{}, store.scrub.badBlocks],
+    ]),
+  ];
 }

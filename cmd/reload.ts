@@ -6,21 +6,30 @@ import type { EventLog } from "./event_log.ts";
 import { type Config, type ConfigRequest, loadConfig } from "./config.ts";
 import { configValues } from "./config_text.ts";
 import { messageOf } from "./exit.ts";
+import { scrubRateOf } from "./host_options.ts";
 import type { MetricsServer } from "./metrics.ts";
+
+/** What can change while the host runs. */
+export interface Adjustable {
+  readonly metrics: MetricsServer;
+  setScrubRate(bytesPerSecond: number | null): void;
+}
 
 export class Reloader {
   private readonly running: Config;
   private readonly request: ConfigRequest;
   private readonly events: EventLog;
-  private readonly metrics: MetricsServer;
+  private readonly host: Adjustable;
   private http: string | null;
+  private scrub: number | null;
 
-  constructor(config: Config, request: ConfigRequest, events: EventLog, metrics: MetricsServer) {
+  constructor(config: Config, request: ConfigRequest, events: EventLog, host: Adjustable) {
     this.running = config;
     this.request = { ...request, host: config.self.name };
     this.events = events;
-    this.metrics = metrics;
+    this.host = host;
     this.http = config.self.http ?? null;
+    this.scrub = scrubRateOf(config);
   }
 
   /** Never throws: a running host is not ended by a bad config. */
@@ -33,11 +42,11 @@ export class Reloader {
       this.events.event("error", "config.refused", why);
       return;
     }
-    const applied = this.applyHttp(config);
-    const ownHttp = `host[${config.selfIndex}].http`;
+    const applied = [...this.applyHttp(config), ...this.applyScrub(config)];
+    const own = ["http", "scrub"].map((key) => `host[${config.selfIndex}].${key}`);
     const before = configValues(this.running.document);
     const waiting = changedKeys(before, configValues(config.document)).filter(
-      (key) => key !== ownHttp,
+      (key) => !own.includes(key),
     );
     for (const key of applied) {
       this.events.event("info", "config.applied", `${key} is changed`, { key });
@@ -53,9 +62,17 @@ export class Reloader {
   private applyHttp(config: Config): string[] {
     const wanted = config.self.http ?? null;
     if (wanted === this.http) return [];
-    this.metrics.listen(wanted);
+    this.host.metrics.listen(wanted);
     this.http = wanted;
     return ["http"];
+  }
+
+  private applyScrub(config: Config): string[] {
+    const wanted = scrubRateOf(config);
+    if (wanted === this.scrub) return [];
+    this.host.setScrubRate(wanted);
+    this.scrub = wanted;
+    return ["scrub"];
   }
 }
 

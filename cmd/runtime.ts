@@ -2,7 +2,7 @@
 import { ALL_RULES } from "../core/base/rules.ts";
 import { Host } from "../core/host/host.ts";
 import type { HostOptions } from "../core/host/machine.ts";
-import { readBootId } from "../transports/clock.ts";
+import { BootClock, readBootId } from "../transports/clock.ts";
 import { type Drive, openDrive } from "../transports/drive.ts";
 import { randomKey, readClusterKey } from "./cluster_key.ts";
 import type { Config } from "./config.ts";
@@ -33,7 +33,8 @@ export interface Runtime {
 /** Opens everything and starts the host. Rejects in one sentence, with nothing left open. */
 export async function startRuntime(request: RuntimeRequest): Promise<Runtime> {
   const { config } = request;
-  const options = hostOptions(config, readBootId());
+  const wallOffsetMs = Date.now() - new BootClock().nowMs();
+  const options = hostOptions(config, { bootId: readBootId(), wallOffsetMs });
   const clusterKey = keyOf(config);
   const events = new EventLog(config.self.name, eventPrinter(request.json));
   const ready = Promise.withResolvers<readonly string[]>();

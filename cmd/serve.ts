@@ -63,7 +63,10 @@ async function serve(config: Config, request: ConfigRequest, json: boolean): Pro
   const metrics = new MetricsServer(() => drive.host.status(drive.nowMs()), events);
   metrics.listen(config.self.http ?? null);
   void runtime.ready.then((nbd) => announce(config, nbd, json));
-  const reloader = new Reloader(config, request, events, metrics);
+  const setScrubRate = (bytesPerSecond: number | null): void => {
+    drive.run((host, nowMs) => host.setScrubRate(nowMs, bytesPerSecond));
+  };
+  const reloader = new Reloader(config, request, events, { metrics, setScrubRate });
   const code = await runUntilSignal(runtime, () => reloader.reload());
   metrics.listen(null);
   return code;

@@ -14,6 +14,17 @@ const storeSchema = v.object({
   segmentsFree: v.number(),
   writeAmplification: v.number(),
   badBlocksHealed: v.number(),
+  badBlocksWaiting: v.number(),
+  scrub: v.object({
+    bytesPerSecond: v.number(),
+    isRunning: v.boolean(),
+    share: v.number(),
+    passes: v.number(),
+    endedAt: v.string(),
+    checkedBlocks: v.number(),
+    badBlocks: v.number(),
+    readsMedium: v.boolean(),
+  }),
 });
 
 const statusSchema = v.object({
@@ -66,6 +77,7 @@ const statusSchema = v.object({
 
 export type StatusDocument = v.InferOutput<typeof statusSchema>;
 export type StatusHost = StatusDocument["hosts"][number];
+export type ScrubDocument = NonNullable<StatusHost["store"]>["scrub"];
 export type StatusResync = StatusDocument["resync"][number];
 
 /** Joins what the host and what the transports know. */
@@ -93,11 +105,20 @@ export function statusDocument(
       disk: host.disk,
       why: host.why,
       paths: host.name === status.host ? own : [],
-      store: host.store,
+      store: host.store === null ? null : storeDocument(host.store),
     })),
     volumes: status.volumes.map((volume) => ({ ...volume })),
     resync: status.resync.map((entry) => ({ ...entry })),
   };
+}
+
+type StoreStatus = NonNullable<HostStatus["hosts"][number]["store"]>;
+
+/** Times as people and programs read them: RFC 3339, "" = never. */
+function storeDocument(store: StoreStatus): NonNullable<StatusHost["store"]> {
+  const { endedMs, ...scrub } = store.scrub;
+  const endedAt = endedMs === 0 ? "" : new Date(endedMs).toISOString();
+  return { ...store, scrub: { ...scrub, endedAt } };
 }
 
 /** Reads a document that a `vsan serve` of perhaps another version sent. */

@@ -1,6 +1,6 @@
 /** `vsan mirror status` for people: tables that a terminal of 100 columns holds. */
 import { humanBytes, humanSeconds } from "./quantity.ts";
-import type { StatusDocument, StatusHost } from "./status_document.ts";
+import type { ScrubDocument, StatusDocument, StatusHost } from "./status_document.ts";
 import { type Cell, table } from "./table.ts";
 import { barText } from "./progress.ts";
 
@@ -41,11 +41,33 @@ function hostsText(status: StatusDocument, colors: boolean): string {
     rows.push([{ text: host.name + role }, valued(host.state), disk, { text: storeText(host) }]);
     rows[rows.length - 1]?.push({ text: pathText(status, host) });
     if (host.why !== "") notes.push(`  ${host.name}: ${host.why}`);
-    const healed = host.store?.badBlocksHealed ?? 0;
-    if (healed > 0) notes.push(`  ${host.name}: ${healed} bad blocks were healed from a mirror`);
+    for (const note of storeNotes(host)) notes.push(`  ${host.name}: ${note}`);
   }
   const head = ["HOST", "STATE", "DISK", "STORE", "PATH"];
   return [table(head, rows, colors), ...notes].join("\n");
+}
+
+/** What happened to the blocks of a host's store, and how far its scrub is. */
+function storeNotes({ store }: StatusHost): string[] {
+  if (store === null) return [];
+  const { badBlocksHealed, badBlocksWaiting, scrub } = store;
+  const notes: string[] = [];
+  if (badBlocksHealed > 0) notes.push(`${badBlocksHealed} bad blocks were healed from a mirror`);
+  if (badBlocksWaiting > 0) notes.push(`${badBlocksWaiting} bad blocks wait for a good copy`);
+  if (scrub.isRunning) {
+    const rate = `${humanBytes(scrub.bytesPerSecond)}/s`;
+    notes.push(`scrub at ${Math.floor(100 * scrub.share)} %, ${rate}; ${scrubbedText(scrub)}`);
+  } else if (scrub.bytesPerSecond === 0) {
+    notes.push(`scrub is off; ${scrubbedText(scrub)}`);
+  } else if (scrub.passes > 0) {
+    notes.push(scrubbedText(scrub));
+  }
+  return notes;
+}
+
+function scrubbedText({ passes, endedAt, badBlocks }: ScrubDocument): string {
+  if (passes === 0) return "never scrubbed whole";
+  return `scrubbed whole ${endedAt.slice(0, 16).replace("T", " ")}, ${badBlocks} bad found so far`;
 }
 
 function storeText({ store }: StatusHost): string {

@@ -81,7 +81,12 @@ export async function checkStore(
   const { disk } = opened;
   try {
     const result = await run.run(disk, machineOf(config, disk, how.repair));
-    const names = new Map(hostOptions(config, "").volumes.map(({ id, name }) => [id, name]));
+    const names = new Map(
+      hostOptions(config, { bootId: "", wallOffsetMs: 0 }).volumes.map(({ id, name }) => [
+        id,
+        name,
+      ]),
+    );
     return documentOf(path, names, result);
   } finally {
     await disk.close();
@@ -89,7 +94,7 @@ export async function checkStore(
 }
 
 function machineOf(config: Config, disk: OpenDisk, isRepair: boolean): Machine {
-  const { clusterName, self, timing } = hostOptions(config, "");
+  const { clusterName, self, timing } = hostOptions(config, { bootId: "", wallOffsetMs: 0 });
   const identity = { clusterId: crc32Text(clusterName), hostId: hostId(self) };
   if (isRepair) {
     const { diskTimeoutMs } = timing;

@@ -19,10 +19,11 @@
  *  2. a disk that hangs (journal or page locks are held): a sync is unanswered for
  *     `INLINE_SYNC_MS_MAX`.
  */
+import { closeSync, constants, openSync } from "node:fs";
 import { totalmem } from "node:os";
 import { MIB } from "../core/base/units.ts";
 import { assert } from "../core/base/assert.ts";
-import { ERRNO } from "../core/base/ports.ts";
+import { ERRNO, MEDIUM_ALIGN } from "../core/base/ports.ts";
 import { addressOf, libc, mapMemory } from "./libc.ts";
 
 /**
@@ -37,6 +38,7 @@ const INLINE_SYNC_MS_MAX = 100;
  */
 const INLINE_WRITE_BYTES_MAX = 4 * MIB;
 const RWF_NOWAIT = 8;
+const ADVISE_DONTNEED = 4;
 /** Smallest piece of memory given out, so that it is never a small typed array, which moves. */
 const ALLOCATE_BYTES_MIN = 4096;
 export const LOCK_EXCLUSIVE_NOW = 2 | 4;
@@ -57,6 +59,11 @@ export class DiskFile {
   readonly isDevice: boolean;
   /** See `Disk.isThin`. A device may be thin below as well, but cannot be asked for room. */
   readonly isThin: boolean;
+  /**
+   * A second descriptor that passes the page cache (O_DIRECT; the kernel writes dirty pages of the
+   * range back first), or `fd` where the file system refuses one, such as tmpfs before Linux 6.6.
+   */
+  readonly mediumFd: number;
   private readonly symbols = libc();
   private readonly memory: Uint8Array[] = [];
   private readonly iovec = mapMemory(4096);
@@ -82,11 +89,26 @@ export class DiskFile {
     this.sectorBytes = open.sectorBytes;
     this.isDevice = open.isDevice;
     this.isThin = open.isThin;
+    this.mediumFd = openMedium(open.fd);
   }
 
   /** See `Disk.keepsSpace`. */
   get keepsSpace(): boolean {
     return !this.isDevice && !this.isThin;
+  }
+
+  get readsMedium(): boolean {
+    return this.mediumFd !== this.fd;
+  }
+
+  /** To be called before a read by `mediumFd`: without O_DIRECT clean cached pages are let go. */
+  prepareMedium(offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.check(offset, buffer, at, length);
+    const isAligned = offset % MEDIUM_ALIGN === 0 && (at | length) % MEDIUM_ALIGN === 0;
+    assert(isAligned, "disk: unaligned read of the medium");
+    if (!this.readsMedium) {
+      this.symbols.posix_fadvise(this.fd, offset, length, ADVISE_DONTNEED);
+    }
   }
 
   allocate(lengthBytes: number): Uint8Array {
@@ -155,6 +177,7 @@ export class DiskFile {
 
   /** Releases the lock and the file. Its memory stays mapped: buffers may still be referenced. */
   close(): void {
+    if (this.readsMedium) closeSync(this.mediumFd);
     this.symbols.close(this.fd);
   }
 
@@ -163,5 +186,14 @@ export class DiskFile {
     this.iovecWords[1] = Math.floor(address / 4294967296);
     this.iovecWords[2] = length;
     return this.iovec.address;
+  }
+}
+
+/** The same file once more, by its descriptor: its path may have another file by now. */
+function openMedium(fd: number): number {
+  try {
+    return openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_DIRECT);
+  } catch {
+    return fd; // Said by `readsMedium`.
   }
 }

@@ -19,6 +19,7 @@ const IN_FLIGHT_MAX = 65536;
 /** A transfer under way: what was asked for and how far it is. */
 interface Transfer {
   readonly tag: number;
+  readonly fd: number;
   readonly isWrite: boolean;
   readonly offset: number;
   readonly buffer: Uint8Array;
@@ -34,6 +35,7 @@ export class FsDisk implements OpenDisk {
   readonly sectorBytes: number;
   readonly keepsSpace: boolean;
   readonly isThin: boolean;
+  readonly readsMedium: boolean;
   private readonly file: DiskFile;
   private readonly events: DiskEvents;
   private readonly ready = new ReadyQueue();
@@ -48,6 +50,7 @@ export class FsDisk implements OpenDisk {
     this.sectorBytes = file.sectorBytes;
     this.keepsSpace = file.keepsSpace;
     this.isThin = file.isThin;
+    this.readsMedium = file.readsMedium;
   }
 
   allocate(lengthBytes: number): Uint8Array {
@@ -61,7 +64,15 @@ export class FsDisk implements OpenDisk {
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
     this.file.check(offset, buffer, at, length);
     this.begin();
-    this.move({ tag, isWrite: false, offset, buffer, at, length, done: 0, retries: 0 });
+    const { fd } = this.file;
+    this.move({ tag, fd, isWrite: false, offset, buffer, at, length, done: 0, retries: 0 });
+  }
+
+  readMedium(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.file.prepareMedium(offset, buffer, at, length);
+    this.begin();
+    const fd = this.file.mediumFd;
+    this.move({ tag, fd, isWrite: false, offset, buffer, at, length, done: 0, retries: 0 });
   }
 
   write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
@@ -73,7 +84,8 @@ export class FsDisk implements OpenDisk {
       return;
     }
     this.begin();
-    this.move({ tag, isWrite: true, offset, buffer, at, length, done: 0, retries: 0 });
+    const { fd } = this.file;
+    this.move({ tag, fd, isWrite: true, offset, buffer, at, length, done: 0, retries: 0 });
   }
 
   sync(tag: number): void {
@@ -122,8 +134,7 @@ export class FsDisk implements OpenDisk {
   }
 
   private move(transfer: Transfer): void {
-    const { fd } = this.file;
-    const { buffer, done } = transfer;
+    const { fd, buffer, done } = transfer;
     const at = transfer.at + done;
     const length = transfer.length - done;
     const then = (error: NodeJS.ErrnoException | null, count: number): void => {

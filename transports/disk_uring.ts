@@ -36,6 +36,7 @@ const SELF_TEST = 0xffffffff | 0;
 interface Waiting {
   readonly tag: number;
   readonly opcode: number;
+  readonly fd: number;
   readonly offset: number;
   readonly address: number;
   readonly length: number;
@@ -47,6 +48,7 @@ export class UringDisk implements OpenDisk {
   readonly sectorBytes: number;
   readonly keepsSpace: boolean;
   readonly isThin: boolean;
+  readonly readsMedium: boolean;
   private readonly file: DiskFile;
   private readonly events: DiskEvents;
   private readonly ring: Ring;
@@ -56,6 +58,7 @@ export class UringDisk implements OpenDisk {
   private freeCount = SLOTS;
   private readonly tags = new Float64Array(SLOTS);
   private readonly opcodes = new Uint8Array(SLOTS);
+  private readonly fds = new Int32Array(SLOTS);
   private readonly offsets = new Float64Array(SLOTS);
   private readonly addresses = new Float64Array(SLOTS);
   private readonly lengths = new Float64Array(SLOTS);
@@ -75,6 +78,7 @@ export class UringDisk implements OpenDisk {
     this.sectorBytes = file.sectorBytes;
     this.keepsSpace = file.keepsSpace;
     this.isThin = file.isThin;
+    this.readsMedium = file.readsMedium;
     for (let slot = 0; slot < SLOTS; slot += 1) this.free[slot] = SLOTS - 1 - slot;
     this.ring = new Ring(
       SLOTS,
@@ -107,6 +111,12 @@ export class UringDisk implements OpenDisk {
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
     this.file.check(offset, buffer, at, length);
     this.begin(tag, URING_OP.read, offset, addressOf(buffer) + at, length);
+  }
+
+  readMedium(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.file.prepareMedium(offset, buffer, at, length);
+    const address = addressOf(buffer) + at;
+    this.begin(tag, URING_OP.read, offset, address, length, this.file.mediumFd);
   }
 
   write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
@@ -163,16 +173,24 @@ export class UringDisk implements OpenDisk {
     this.file.close();
   }
 
-  private begin(tag: number, opcode: number, offset: number, address: number, length: number) {
+  private begin(
+    tag: number,
+    opcode: number,
+    offset: number,
+    address: number,
+    length: number,
+    fd = this.file.fd,
+  ): void {
     if (this.freeCount === 0) {
       assert(this.waiting.length - this.waitingAt < WAITING_MAX, "disk: too many operations");
-      this.waiting.push({ tag, opcode, offset, address, length });
+      this.waiting.push({ tag, opcode, fd, offset, address, length });
       return;
     }
     this.freeCount -= 1;
     const slot = this.free[this.freeCount]!;
     this.tags[slot] = tag;
     this.opcodes[slot] = opcode;
+    this.fds[slot] = fd;
     this.offsets[slot] = offset;
     this.addresses[slot] = address;
     this.lengths[slot] = length;
@@ -188,7 +206,7 @@ export class UringDisk implements OpenDisk {
     const opcode = this.opcodes[slot]!;
     const rest = this.lengths[slot]! - done;
     submission.opcode = opcode;
-    submission.fd = this.file.fd;
+    submission.fd = this.fds[slot]!;
     submission.offset = this.offsets[slot]! + done;
     submission.address = this.addresses[slot]! + done;
     submission.length = rest;
@@ -258,7 +276,7 @@ export class UringDisk implements OpenDisk {
       this.waiting = [];
       this.waitingAt = 0;
     }
-    this.begin(next.tag, next.opcode, next.offset, next.address, next.length);
+    this.begin(next.tag, next.opcode, next.offset, next.address, next.length, next.fd);
   }
 
   private batch(): void {

@@ -17,6 +17,7 @@ const SYMBOLS = {
   close: { args: [i32], returns: i32 },
   pwrite: { args: [i32, u64, u64, i64], returns: i64 },
   preadv2: { args: [i32, u64, i32, i64, i32], returns: i64 },
+  posix_fadvise: { args: [i32, i64, i64, i32], returns: i32 },
   fallocate: { args: [i32, i32, i64, i64], returns: i32 },
   ioctl: { args: [i32, u64, u64], returns: i32 },
   flock: { args: [i32, i32], returns: i32 },

@@ -18,6 +18,9 @@ export const ERRNO = {
   ETIMEDOUT: 110,
 } as const;
 
+/** Alignment of `Disk.readMedium`, bytes: the largest logical sector of devices in use. */
+export const MEDIUM_ALIGN = 4096;
+
 /**
  * One file or block device. Completions arrive as `diskDone(tag, result)`, in any order; a result
  * is the byte count (a short count is possible and is the caller's to notice) or a negated errno.
@@ -43,6 +46,14 @@ export interface Disk {
   readNow(offset: number, buffer: Uint8Array, at: number, length: number): number;
   /** Reads into `buffer[at, at+length)`; the buffer must come from `allocate`. */
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void;
+  /**
+   * Reads what the device itself holds, past any cache of the operating system: what was written
+   * before the call is seen, bytes that rotted under a cached copy are too. `offset`, `at` and
+   * `length` are multiples of `MEDIUM_ALIGN`; the buffer must come from `allocate`.
+   */
+  readMedium(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void;
+  /** False where the operating system refuses that: `readMedium` may then see cached copies. */
+  readonly readsMedium: boolean;
   /** Writes `buffer[at, at+length)`; the buffer must come from `allocate`. Not durable yet. */
   write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void;
   /** Makes every write *completed* before this call durable. Result 0 or -errno. */

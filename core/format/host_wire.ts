@@ -16,12 +16,27 @@ export const CHANNEL = { membership: 1, lease: 2, mirror: 3, host: 4 } as const;
 /** Bytes before a control message: length and channel. */
 export const CONTROL_HEADER_BYTES = 5;
 
+/** See `ScrubStats`. */
+const SCRUB_STATUS = struct({
+  bytesPerSecond: u64,
+  isRunning: bool,
+  share: f64,
+  passes: u32,
+  endedMs: u64,
+  checkedBlocks: u64,
+  badBlocks: u64,
+  readsMedium: bool,
+});
+
 const STORE_STATE = struct({
   sizeBytes: u64,
   usedBytes: u64,
   segmentsFree: u32,
   writeAmplification: f64,
   badBlocksHealed: u32,
+  /** Bad blocks that wait for a good copy. */
+  badBlocksWaiting: u32,
+  scrub: SCRUB_STATUS,
 });
 
 /** Told to every peer once a second and at every change: for people, and for room (room.ts). */

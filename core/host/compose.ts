@@ -25,6 +25,7 @@ import { CopyTarget } from "./copy_target.ts";
 import { Flushes } from "./flushes.ts";
 import { Forwarding } from "./forwarding.ts";
 import { FrontDoor } from "./front_door.ts";
+import { Healer } from "./healer.ts";
 import type { HostOptions, HostPorts } from "./machine.ts";
 import { Marks } from "./marks.ts";
 import { type Op, OP_STATE, OpTable } from "./op.ts";
@@ -66,6 +67,7 @@ export class Composition {
   readonly change: ViewChange;
   readonly records: RecordsIn;
   readonly router: Router;
+  readonly healer: Healer;
   readonly board: StatusBoard;
   readonly storeSink: StoreSink;
   private readonly sink: ComposeSink;
@@ -94,7 +96,11 @@ export class Composition {
     );
     const extents = (op: Op, pairs: number[]): void => this.router.finishExtents(op, pairs);
     this.reads = new Reads(parts, extents);
-    this.forwarding = new Forwarding(parts, (op, ok) => this.router.repaired(op, ok), extents);
+    this.forwarding = new Forwarding(
+      parts,
+      (op, outcome) => this.router.repaired(op, outcome),
+      extents,
+    );
     this.source = new CopySource(parts);
     this.target = new CopyTarget(parts, {
       askCopy: (to, ask) => this.sendHost(to, { kind: "copyStart", ...ask }),
@@ -123,6 +129,7 @@ export class Composition {
     );
     this.marks = new Marks(parts, (point) => this.points.markApplied(parts.nowMs, self, point));
     this.router = new Router(parts, this);
+    this.healer = new Healer(parts, this.peers, this.forwarding);
     this.board = new StatusBoard(parts, this);
   }
 
@@ -198,6 +205,7 @@ export class Composition {
     }
     this.flushes.restart();
     this.reads.advance();
+    this.healer.viewOpened();
     if (this.change.role === "joining") this.askCopy();
     this.sink.stateChanged();
     this.sink.viewOpened();
@@ -205,10 +213,7 @@ export class Composition {
   }
 
   private viewExcluded(): void {
-    this.parts.policing.close();
-    this.points.close();
-    this.marks.close();
-    this.source.endAll();
+    this.viewSealed();
     this.abandonLeases();
     this.writes.excluded();
     this.flushes.restart();
@@ -234,6 +239,7 @@ export class Composition {
     this.change.wantsIn = false;
     parts.ports.trace.event("error", "store.failed", `the store failed: ${why}`);
     this.target.end();
+    this.healer.clear();
     this.abandonLeases();
     this.writes.excluded();
     this.flushes.restart();
@@ -366,7 +372,8 @@ export class Composition {
       },
       readDone: (token, outcome) => this.readDone(token, outcome),
       badBlock: (volume: VolumeId, lba, why) => {
-        this.router.noteBad(volume, lba);
+        // A block that every read finds bad anew is one line in the log.
+        if (!this.healer.note(volume, lba)) return;
         const name = this.parts.volumes.get(volume)?.name ?? String(volume);
         this.parts.ports.trace.event("warn", "store.bad", `block ${lba} of ${name}: ${why}`);
       },

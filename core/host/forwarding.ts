@@ -31,12 +31,12 @@ export class Forwarding {
   private readonly away = new Set<Op>();
   /** Replies that found the data lane full; bounded by the ops in flight. */
   private replies: Reply[] = [];
-  private readonly repaired: (op: Op, ok: boolean) => void;
+  private readonly repaired: (op: Op, outcome: Outcome) => void;
   private readonly replyExtents: (op: Op, pairs: number[]) => void;
 
   constructor(
     parts: Parts,
-    repaired: (op: Op, ok: boolean) => void,
+    repaired: (op: Op, outcome: Outcome) => void,
     replyExtents: (op: Op, pairs: number[]) => void,
   ) {
     this.parts = parts;
@@ -210,13 +210,14 @@ export class Forwarding {
     const ok = outcome === OUTCOME.ok && data.length % BLOCK_BYTES === 0 && data.length > 0;
     const fits = op.bufferAt + skip + data.length <= op.buffer.length;
     if (ok && fits) op.buffer.set(data, op.bufferAt + skip);
-    this.repaired(op, ok && fits);
+    if (outcome === FORWARD_AGAIN) this.repaired(op, OUTCOME.shutdown);
+    else this.repaired(op, ok && fits ? OUTCOME.ok : OUTCOME.io);
   }
 
   private again(op: Op): void {
     this.away.delete(op);
     if (op.state === OP_STATE.repair) {
-      this.repaired(op, false);
+      this.repaired(op, OUTCOME.shutdown);
       return;
     }
     op.retry = true;

@@ -197,12 +197,13 @@ export class Host implements HostMachine {
   }
 
   private settleOnce(nowMs: number): void {
-    const { parts, writes, reads, target, source, life, change, router, front } = this.made;
+    const { parts, writes, reads, target, source, life, change, router, front, healer } = this.made;
     front.settle();
     writes.roomOpened();
     if (parts.serving) {
       reads.advance();
       source.pump();
+      healer.advance();
     }
     if (target.isActive) target.pump();
     // A grant, a view or a link may have come with this batch.
@@ -251,7 +252,7 @@ export class Host implements HostMachine {
   }
 
   nextDeadlineMs(): number {
-    const { parts, life, front, points } = this.made;
+    const { parts, life, front, points, healer } = this.made;
     if (!this.isStarted) return life.nextDeadlineMs();
     return Math.min(
       parts.membership.nextDeadlineMs(),
@@ -260,6 +261,7 @@ export class Host implements HostMachine {
       points.nextDeadlineMs(),
       life.nextDeadlineMs(),
       front.nextDeadlineMs(),
+      healer.nextDeadlineMs(),
       this.nextStateMs,
       this.nextDebtMs,
       this.mustLook ? this.nextLookMs : Number.POSITIVE_INFINITY,
@@ -280,6 +282,11 @@ export class Host implements HostMachine {
     const why = this.mayRecover(nowMs, force);
     if (why === null) this.openStore(disk, force ? "force" : "recover");
     return why;
+  }
+
+  setScrubRate(nowMs: number, bytesPerSecond: number | null): void {
+    this.made.parts.nowMs = nowMs;
+    this.made.life.setScrubRate(bytesPerSecond);
   }
 
   status(nowMs: number): HostStatus {

@@ -14,6 +14,7 @@ import type {
   VoteFile,
 } from "../base/ports.ts";
 import type { HostId, VolumeId } from "../base/units.ts";
+import type { ScrubStats } from "../store/contract.ts";
 
 export type HostKind = "data" | "witness" | "client";
 
@@ -47,6 +48,8 @@ export interface HostTiming {
   readonly agingMs: number;
   /** A disk operation that takes longer fails the disk. */
   readonly diskTimeoutMs: number;
+  /** From the beginning of one pass of the scrub to that of the next. */
+  readonly scrubEveryMs: number;
 }
 
 export const DEFAULT_TIMING: HostTiming = {
@@ -57,6 +60,7 @@ export const DEFAULT_TIMING: HostTiming = {
   policingTimeoutMs: 10_000,
   agingMs: 2000,
   diskTimeoutMs: 20_000,
+  scrubEveryMs: 14 * 24 * 3_600_000,
 };
 
 export interface HostOptions {
@@ -73,6 +77,10 @@ export interface HostOptions {
   readonly segmentBytes?: number;
   /** What this host may multicast, 64 KiB/s at least. */
   readonly multicastBytesPerSecond: number;
+  /** What the scrub may read a second; 0 = no scrub, null = it chooses. */
+  readonly scrubBytesPerSecond: number | null;
+  /** Milliseconds since 1970 at `nowMs` 0: for times that people read, for nothing else. */
+  readonly wallOffsetMs: number;
 }
 
 export interface HostPorts {
@@ -129,6 +137,8 @@ export interface HostMachine {
    * null when begun: the disk is the host's then. Progress is in `status`.
    */
   recover(nowMs: number, disk: Disk, force: boolean): string | null;
+  /** Changes `scrubBytesPerSecond` while the host runs. */
+  setScrubRate(nowMs: number, bytesPerSecond: number | null): void;
   status(nowMs: number): HostStatus;
   leases(): readonly LeaseStatus[];
 }
@@ -167,6 +177,8 @@ export interface HostStatus {
       readonly segmentsFree: number;
       readonly writeAmplification: number;
       readonly badBlocksHealed: number;
+      readonly badBlocksWaiting: number;
+      readonly scrub: ScrubStats;
     } | null;
   }[];
   readonly volumes: readonly {

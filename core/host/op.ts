@@ -60,7 +60,13 @@ export class Op {
   remoteGeneration = 0;
   /** Answered from our own store or not at all: another host's repair, a resync's read. */
   localOnly = false;
-  /** Takes the result of a request that the host made itself (resync); null otherwise. */
+  /** Bit set of members that were asked for good copies of the blocks at the cursor. */
+  repairTried = 0;
+  /** One of them could not tell whether its copy is good. */
+  isRepairOpen = false;
+  /** Blocks of one step of a read, at most; 1 where the copies of a step are bad everywhere. */
+  stepBlocksMax = Number.POSITIVE_INFINITY;
+  /** Takes the result of a request that the host made itself (resync, healing); null otherwise. */
   internal: ((op: Op, outcome: Outcome) => void) | null = null;
 
   command = 0;
@@ -147,6 +153,9 @@ export class Op {
     this.generation = (this.generation + 1) & 0xffff;
     this.request = null;
     this.localOnly = false;
+    this.repairTried = 0;
+    this.isRepairOpen = false;
+    this.stepBlocksMax = Number.POSITIVE_INFINITY;
     this.internal = null;
     this.fua = false;
     this.noHole = false;

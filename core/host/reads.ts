@@ -40,6 +40,8 @@ export class Reads {
     op.readEpoch = this.parts.epoch;
     op.cursorLba = op.startLba;
     op.mustWait = false;
+    op.repairTried = 0;
+    op.stepBlocksMax = STEP_BLOCKS;
     op.waitSeqs.fill(0);
     if (op.command === COMMAND.blockStatus) {
       this.status(op);
@@ -73,9 +75,19 @@ export class Reads {
     this.step(op);
   }
 
+  /** No member has all blocks of the current step: on block by block, the own store first. */
+  narrow(op: Op): void {
+    if (op.readEpoch !== this.parts.epoch || !this.parts.serving) {
+      this.parts.dispatch(op);
+      return;
+    }
+    op.stepBlocksMax = 1;
+    this.step(op);
+  }
+
   /** Blocks of the current step, for the store and for repair. */
   stepBlocks(op: Op): number {
-    return Math.min(STEP_BLOCKS, op.endLba - op.cursorLba);
+    return Math.min(op.stepBlocksMax, STEP_BLOCKS, op.endLba - op.cursorLba);
   }
 
   /** Commits, grants or the view moved: answer what can be answered now. */

@@ -1,9 +1,10 @@
 /**
  * Where a request is executed: here if this host serves, else by a member (forwarding), else it
- * waits. Also the end of every request, and the repair of a read whose local copy is bad.
+ * waits. Also the end of every request, and good copies for a read whose local copy is bad (the
+ * local copy is the healer's matter).
  */
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
-import { BLOCK_BYTES, type HostId, type VolumeId } from "../base/units.ts";
+import type { HostId } from "../base/units.ts";
 import { COMMAND } from "../format/nbd.ts";
 import type { Flushes } from "./flushes.ts";
 import type { Forwarding } from "./forwarding.ts";
@@ -14,15 +15,6 @@ import type { Peers } from "./peers.ts";
 import type { Reads } from "./reads.ts";
 import type { ViewChange } from "./view_change.ts";
 import type { Writes } from "./writes.ts";
-
-/** Bad blocks waiting for a good copy; more are found again by the next read or the scrub. */
-const BAD_MAX = 256;
-
-interface BadBlock {
-  readonly volume: VolumeId;
-  readonly lba: number;
-  readonly place: number;
-}
 
 export interface RouterParts {
   readonly front: FrontDoor;
@@ -38,7 +30,6 @@ export class Router {
   private readonly parts: Parts;
   private readonly to: RouterParts;
   private parked: Op[] = [];
-  private bad: BadBlock[] = [];
   private lastProxy: HostId | null = null;
   /** Reads of our clients served by our own store, and pieces of them asked of other members. */
   readonly readCounts = { local: 0, remote: 0 };
@@ -96,40 +87,54 @@ export class Router {
     this.parts.ops.free(op);
   }
 
-  /** Our copy of the op's next blocks is bad: another member's is asked for. */
+  /** Our copy of the op's next blocks is bad: the other members are asked, one after the other. */
   repair(op: Op): void {
     const isRead = op.command === COMMAND.read;
+    if ((isRead ? op.readEpoch : op.leaseEpoch) !== this.parts.epoch || !this.parts.serving) {
+      // Another view: our own copy may be a better one by now, or somebody else's turn.
+      if (isRead) this.dispatch(op);
+      else this.to.writes.restart(op, false);
+      return;
+    }
     const blockCount = isRead ? this.to.reads.stepBlocks(op) : 1;
-    const member = op.localOnly ? null : this.otherMember();
+    const member = op.localOnly ? null : this.nextMember(op);
     if (member !== null && this.to.forwarding.askRepair(op, member, blockCount)) {
+      op.repairTried |= 1 << member;
       if (isRead) this.readCounts.remote += 1;
+      return;
+    }
+    if (isRead && !op.localOnly && blockCount > 1) {
+      // Each copy may be bad somewhere else in these blocks: one by one.
+      op.repairTried = 0;
+      op.isRepairOpen = false;
+      this.to.reads.narrow(op);
+      return;
+    }
+    if (!op.localOnly && this.isMemberAway(op)) {
+      // It comes back, or the view goes on without it: until then nobody can tell.
+      if (!isRead) this.to.writes.rewind(op, false);
+      this.park(op);
       return;
     }
     if (!isRead) this.to.writes.release(op);
     this.finish(op, OUTCOME.io);
   }
 
-  /** A good copy came into the op's buffer, or did not. */
-  repaired(op: Op, ok: boolean): void {
-    const isRead = op.command === COMMAND.read;
-    if (!ok) {
-      if (!isRead) this.to.writes.release(op);
-      this.finish(op, OUTCOME.io);
+  /** `ok`: a good copy came into the op's buffer; `shutdown`: that member cannot tell now. */
+  repaired(op: Op, outcome: Outcome): void {
+    if (op.internal !== null) {
+      this.finish(op, outcome);
       return;
     }
-    const first = op.cursorLba;
-    const count = isRead ? this.to.reads.stepBlocks(op) : 1;
-    const at = op.bufferAt + (isRead ? (first - op.startLba) * BLOCK_BYTES : 0);
-    this.heal(op.volume, first, count, op.buffer, at);
-    if (isRead) this.to.reads.repaired(op);
+    if (outcome !== OUTCOME.ok) {
+      if (outcome === OUTCOME.shutdown) op.isRepairOpen = true;
+      this.repair(op);
+      return;
+    }
+    op.repairTried = 0;
+    op.isRepairOpen = false;
+    if (op.command === COMMAND.read) this.to.reads.repaired(op);
     else this.to.writes.edgeRepaired(op);
-  }
-
-  /** The store found a bad block; healed when a good copy passes by. */
-  noteBad(volume: VolumeId, lba: number): void {
-    const { store } = this.parts;
-    if (store === null || this.bad.length >= BAD_MAX) return;
-    this.bad.push({ volume, lba, place: store.placeOf(volume, lba) });
   }
 
   /** A member that can execute for us; null while there is none or we are about to serve. */
@@ -178,6 +183,8 @@ export class Router {
 
   private park(op: Op): void {
     op.state = OP_STATE.parked;
+    op.repairTried = 0;
+    op.isRepairOpen = false;
     this.parked.push(op);
   }
 
@@ -188,25 +195,23 @@ export class Router {
     return roster.every((entry) => entry.kind !== "data" || entry.id === this.parts.self);
   }
 
-  private otherMember(): HostId | null {
-    for (const entry of this.to.change.view?.members ?? []) {
-      if (entry.host !== this.parts.self && this.to.peers.isUp(entry.host)) return entry.host;
-    }
-    return null;
+  /** Some member that may have a good copy cannot be asked now. */
+  private isMemberAway(op: Op): boolean {
+    if (op.isRepairOpen) return true;
+    const members = this.to.change.view?.members ?? [];
+    return members.some(
+      ({ host }) =>
+        host !== this.parts.self &&
+        !this.to.peers.isUp(host) &&
+        (op.repairTried & (1 << host)) === 0,
+    );
   }
 
-  private heal(volume: VolumeId, lba: number, count: number, data: Uint8Array, at: number): void {
-    const { store } = this.parts;
-    if (store === null || this.bad.length === 0) return;
-    const others: BadBlock[] = [];
-    for (const each of this.bad) {
-      const isHere = each.volume === volume && each.lba >= lba && each.lba < lba + count;
-      if (!isHere) {
-        others.push(each);
-        continue;
-      }
-      store.heal(volume, each.lba, each.place, data, at + (each.lba - lba) * BLOCK_BYTES);
+  private nextMember(op: Op): HostId | null {
+    for (const entry of this.to.change.view?.members ?? []) {
+      if (entry.host === this.parts.self || !this.to.peers.isUp(entry.host)) continue;
+      if ((op.repairTried & (1 << entry.host)) === 0) return entry.host;
     }
-    this.bad = others;
+    return null;
   }
 }

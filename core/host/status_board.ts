@@ -1,9 +1,11 @@
 /** What a host says of itself and of the others: `vsan mirror status`, one sentence each (G8). */
 import { BLOCK_BYTES, hostId } from "../base/units.ts";
 import type { HostState } from "../format/host_wire.ts";
+import type { ScrubStats } from "../store/contract.ts";
 import type { CopyTarget } from "./copy_target.ts";
 import { FillLevel } from "./fill_level.ts";
 import type { FrontDoor } from "./front_door.ts";
+import type { Healer } from "./healer.ts";
 import type { HostStatus, LeaseStatus, RosterEntry } from "./machine.ts";
 import type { Parts } from "./parts.ts";
 import type { Peers } from "./peers.ts";
@@ -23,10 +25,21 @@ export interface BoardParts {
   readonly life: StoreLife;
   readonly router: Router;
   readonly room: Room;
+  readonly healer: Healer;
 }
 
 const DISK_STATES = ["none", "ok", "failed"] as const;
 const NO_SOURCE = 255;
+const NO_SCRUB: ScrubStats = {
+  bytesPerSecond: 0,
+  isRunning: false,
+  share: 0,
+  passes: 0,
+  endedMs: 0,
+  checkedBlocks: 0,
+  badBlocks: 0,
+  readsMedium: false,
+};
 
 export class StatusBoard {
   private readonly parts: Parts;
@@ -40,7 +53,7 @@ export class StatusBoard {
 
   /** What this host tells the others about itself. */
   ownState(isReady: boolean): HostState {
-    const { life, target, change } = this.from;
+    const { life, target, change, healer } = this.from;
     const stats = life.stats();
     const elapsed = Math.max(1, this.parts.nowMs - target.startedMs);
     return {
@@ -55,6 +68,8 @@ export class StatusBoard {
         segmentsFree: stats?.segmentsFree ?? 0,
         writeAmplification: stats?.writeAmplification ?? 1,
         badBlocksHealed: stats?.healedBlocks ?? 0,
+        badBlocksWaiting: healer.waitingCount,
+        scrub: stats?.scrub ?? NO_SCRUB,
       },
       resyncFrom: target.isActive && target.source !== null ? target.source : NO_SOURCE,
       resyncDone: target.doneBytes,

@@ -60,10 +60,18 @@ export class StoreLife {
   isFresh = false;
   private mode: OpenMode = "existing";
   private disk: Disk | null = null;
+  private scrubRate: number | null;
 
   constructor(parts: Parts, sink: StoreLifeSink) {
     this.parts = parts;
     this.sink = sink;
+    this.scrubRate = parts.options.scrubBytesPerSecond;
+  }
+
+  /** For the store that is open, and any later one. */
+  setScrubRate(bytesPerSecond: number | null): void {
+    this.scrubRate = bytesPerSecond;
+    this.parts.store?.scrubber?.setRate(bytesPerSecond);
   }
 
   /** Opens the store on `disk`, or makes one as `mode` allows. */
@@ -182,6 +190,11 @@ export class StoreLife {
           id: volume.id,
           blocks: volume.sizeBytes / BLOCK_BYTES,
         })),
+        scrub: {
+          bytesPerSecond: this.scrubRate,
+          everyMs: options.timing.scrubEveryMs,
+          wallOffsetMs: options.wallOffsetMs,
+        },
       },
       disk,
       storeSink,

@@ -176,13 +176,17 @@ export class Writes {
 
   /** Routes an op again; with `maybeExecuted` its records may exist somewhere already. */
   restart(op: Op, maybeExecuted: boolean): void {
-    this.release(op);
-    if (maybeExecuted || op.pieces > 0) {
-      op.retry = true;
-      op.cursorLba = op.startLba;
-      op.pieces = 0;
-    }
+    this.rewind(op, maybeExecuted);
     this.parts.dispatch(op);
+  }
+
+  /** Gives up the lease; whoever executes the op next begins at its first record. */
+  rewind(op: Op, maybeExecuted: boolean): void {
+    this.release(op);
+    if (!maybeExecuted && op.pieces === 0) return;
+    op.retry = true;
+    op.cursorLba = op.startLba;
+    op.pieces = 0;
   }
 
   private resume(op: Op): void {

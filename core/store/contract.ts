@@ -11,6 +11,15 @@ export interface StoreVolume {
   readonly blocks: number;
 }
 
+export interface ScrubOptions {
+  /** Bytes a second; 0 = no scrub, null = as many as a pass in half of `everyMs` needs. */
+  readonly bytesPerSecond: number | null;
+  /** Time from the beginning of one pass to that of the next. */
+  readonly everyMs: number;
+  /** Milliseconds since 1970 when the owner's clock was 0: when passes were is for people. */
+  readonly wallOffsetMs: number;
+}
+
 export interface StoreOptions {
   /**
    * Bytes per segment of a store made by `format`, a power of two; without, by the disk's size.
@@ -26,6 +35,8 @@ export interface StoreOptions {
   readonly readSlots?: number;
   /** Log bytes after which a checkpoint begins. Default: see `Geometry`. */
   readonly checkpointBytes?: number;
+  /** Without it nothing is scrubbed. */
+  readonly scrub?: ScrubOptions;
 }
 
 /**
@@ -96,6 +107,22 @@ export interface RegionTag {
   point: Point;
 }
 
+/** Counts are of the store's whole life. */
+export interface ScrubStats {
+  /** What it may read a second now; 0 = it is off. */
+  readonly bytesPerSecond: number;
+  /** A pass is under way, and how much of it is done: 0 to 1. */
+  readonly isRunning: boolean;
+  readonly share: number;
+  /** Whole passes, and when the last one ended (milliseconds since 1970; 0 = never). */
+  readonly passes: number;
+  readonly endedMs: number;
+  readonly checkedBlocks: number;
+  readonly badBlocks: number;
+  /** False if the page cache may stand between the scrub and the medium. */
+  readonly readsMedium: boolean;
+}
+
 export interface StoreStats {
   /** Bytes of volume data that fit. */
   sizeBytes: number;
@@ -114,4 +141,6 @@ export interface StoreStats {
   checkpoints: number;
   segmentsCleaned: number;
   syncs: number;
+  /** Null while there is no scrub. */
+  scrub: ScrubStats | null;
 }

@@ -6,7 +6,16 @@
 import { assert } from "../base/assert.ts";
 
 /** What to do with a completion. */
-export const OP = { none: 0, write: 1, sync: 2, read: 3, task: 4, discard: 5, reserve: 6 } as const;
+export const OP = {
+  none: 0,
+  write: 1,
+  sync: 2,
+  read: 3,
+  task: 4,
+  discard: 5,
+  reserve: 6,
+  scrub: 7,
+} as const;
 
 const CAPACITY_SHIFT = 8;
 const CAPACITY = 1 << CAPACITY_SHIFT;

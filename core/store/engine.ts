@@ -17,6 +17,7 @@ import { ROOM } from "./log_lane.ts";
 import type { LogWriter } from "./log_writer.ts";
 import { StoreReader } from "./reader.ts";
 import { type Expected, type LiveStore, Recovery } from "./recovery.ts";
+import { Scrubber } from "./scrubber.ts";
 import { SpaceBelow } from "./space_below.ts";
 import type { StoreState } from "./state.ts";
 import type { Refusal } from "./superblocks.ts";
@@ -39,6 +40,7 @@ interface Live {
   readonly cleaner: Cleaner;
   readonly background: Background;
   readonly below: SpaceBelow;
+  readonly scrubber: Scrubber | null;
 }
 
 export type StorePhase = "created" | "opening" | "open" | "closing" | "closed" | "failed";
@@ -59,6 +61,7 @@ export class StoreEngine {
   private readonly trace: Trace;
   private readonly rules: Rules;
   private readonly flushMetas: () => boolean;
+  private readonly saveScrub: (bytes: Uint8Array) => void;
   private readonly ops = new DiskOps();
   private readonly io: TaskIo;
   private readonly recovery: Recovery;
@@ -77,6 +80,7 @@ export class StoreEngine {
     trace: Trace,
     rules: Rules,
     flushMetas: () => boolean,
+    saveScrub: (bytes: Uint8Array) => void,
   ) {
     this.options = options;
     this.disk = disk;
@@ -84,6 +88,7 @@ export class StoreEngine {
     this.trace = trace;
     this.rules = rules;
     this.flushMetas = flushMetas;
+    this.saveScrub = saveScrub;
     this.io = new TaskIo(disk, this.ops);
     this.recovery = new Recovery(options, disk, this.ops, this.io);
   }
@@ -111,7 +116,9 @@ export class StoreEngine {
   close(nowMs: number): void {
     this.ops.nowMs = nowMs;
     this.wantsClose = true;
-    if (this.live !== null) this.live.cleaner.isStopping = true;
+    if (this.live === null) return;
+    this.live.cleaner.isStopping = true;
+    this.live.scrubber?.close();
   }
 
   sync(token: number): void {
@@ -151,6 +158,7 @@ export class StoreEngine {
     }
     this.runTask();
     this.recovery.writer?.submit(this.task !== null);
+    if (this.mayScrub) live?.scrubber?.settle(this.ops.inFlight > 0);
   }
 
   private refuseSyncs(): void {
@@ -205,6 +213,9 @@ export class StoreEngine {
       this.syncDone(result);
     } else if (kind === OP.read) {
       this.live?.reader.finished(subject, result);
+    } else if (kind === OP.scrub) {
+      this.live?.scrubber?.finished(result);
+      this.reclaim();
     } else if (kind === OP.discard) {
       this.live?.below.discarded();
     } else if (kind === OP.reserve) {
@@ -333,8 +344,10 @@ export class StoreEngine {
         this.sink.readDone(token, outcome),
     };
     const reader = new StoreReader(this.disk, this.ops, state, writer, this.rules, events, slots);
-    const below = new SpaceBelow(this.disk, this.ops, this.trace, state, background);
-    this.live = { state, writer, checkpointer, reader, cleaner, background, below };
+    const { disk, ops, trace, saveScrub: save } = this;
+    const below = new SpaceBelow(disk, ops, trace, state, background);
+    const scrubber = Scrubber.of({ disk, ops, state, writer, trace, report, save }, this.options);
+    this.live = { state, writer, checkpointer, reader, cleaner, background, below, scrubber };
     this.phase = "open";
     this.reclaim();
     for (const row of damage.rows) this.traceDamage(row);
@@ -345,6 +358,10 @@ export class StoreEngine {
         this.bad(row.volume as VolumeId, row.lba, row.why);
       }
     }
+  }
+
+  private get mayScrub(): boolean {
+    return this.phase === "open" && !this.wantsClose;
   }
 
   private get readSlots(): number {
@@ -405,6 +422,7 @@ export class StoreEngine {
       checkpoints: checkpointer?.count ?? 0,
       segmentsCleaned: live?.cleaner.segmentsCleaned ?? 0,
       syncs: writer?.syncCount ?? 0,
+      scrub: live?.scrubber?.stats() ?? null,
     };
   }
 
@@ -418,6 +436,8 @@ export class StoreEngine {
     if (this.task !== null && this.waits === WAIT.turn) {
       deadline = Math.min(deadline, this.turnAtMs);
     }
-    return Math.min(deadline, this.live?.below.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
+    deadline = Math.min(deadline, this.live?.below.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
+    const scrubber = this.mayScrub ? this.live?.scrubber : null;
+    return Math.min(deadline, scrubber?.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
   }
 }

@@ -23,6 +23,7 @@ import type { Epoch, HostId, Lsn, Point, Seq, VolumeId } from "../base/units.ts"
 import { BLOCK_BYTES, roundUp } from "../base/units.ts";
 import { LIMITS } from "../base/limits.ts";
 import { META_SLOTS } from "../format/checkpoint.ts";
+import { SCRUB_SLOT } from "../format/scrub.ts";
 import {
   encodeEntry,
   encodeRecordHeader,
@@ -44,6 +45,7 @@ import type {
 } from "./contract.ts";
 import { StoreEngine } from "./engine.ts";
 import { ROOM } from "./log_lane.ts";
+import type { Scrubber } from "./scrubber.ts";
 import { LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
 
 interface Target {
@@ -71,7 +73,9 @@ export class Store {
   };
 
   constructor(options: StoreOptions, disk: Disk, sink: StoreSink, trace: Trace, rules: Rules) {
-    this.engine = new StoreEngine(options, disk, sink, trace, rules, () => this.flushMetas());
+    const flush = (): boolean => this.flushMetas();
+    const save = (bytes: Uint8Array): void => this.keepMeta(SCRUB_SLOT, bytes);
+    this.engine = new StoreEngine(options, disk, sink, trace, rules, flush, save);
   }
 
   /** Makes a new store on the disk, whatever lies there. Answer: sink.storeOpened. */
@@ -223,9 +227,13 @@ export class Store {
     this.lastLsn = lane.appended;
   }
 
-  /** Keeps a document of at most 4 KiB; the newest per slot (0..15) survives restarts. */
+  /** Keeps a document of at most 4 KiB; the newest per slot (0..14) survives restarts. */
   putMeta(slot: number, bytes: Uint8Array): void {
-    assert(slot >= 0 && slot < META_SLOTS, "store: meta slot");
+    assert(slot >= 0 && slot < SCRUB_SLOT, "store: meta slot");
+    this.keepMeta(slot, bytes);
+  }
+
+  private keepMeta(slot: number, bytes: Uint8Array): void {
     assert(bytes.length <= LIMITS.metaBytesMax, "store: meta too long");
     const live = this.engine.live;
     if (live === null || this.engine.phase !== "open") return;
@@ -352,6 +360,11 @@ export class Store {
     if (place <= LOST_PLACE || index.placeAt(lba) !== place) return OUTCOME.refused;
     index.set(lba, LOST_PLACE, 0);
     return OUTCOME.ok;
+  }
+
+  /** The scrub: its rate, its pauses; null while there is none. */
+  get scrubber(): Scrubber | null {
+    return this.engine.live?.scrubber ?? null;
   }
 
   /** Makes everything appended so far durable: sink.synced(token, ok). Group commit. */

@@ -118,6 +118,40 @@ export function diskSuite(name: string, open: () => Promise<DiskRig>): void {
       expect(hits).toBeGreaterThan(0);
     });
 
+    test("the medium has what was written, any whole pages of it, synced or not", async () => {
+      const data = noise(64 * 1024, 9);
+      start(() => disk.write(1, 256 * 1024, data, 0, data.length));
+      expect(await result(1)).toBe(data.length);
+      const into = disk.allocate(32 * 1024).fill(0xee);
+      start(() => disk.readMedium(2, 256 * 1024 + 8192, into, 4096, 16 * 1024));
+      expect(await result(2)).toBe(16 * 1024);
+      expect(Buffer.compare(into.subarray(4096, 20480), data.subarray(8192, 24576))).toBe(0);
+      expect(into[4095]).toBe(0xee);
+      expect(into[20480]).toBe(0xee);
+      const other = noise(4096, 10);
+      start(() => disk.write(3, 256 * 1024 + 8192, other, 0, 4096));
+      await result(3);
+      start(() => disk.sync(4));
+      expect(await result(4)).toBe(0);
+      start(() => disk.readMedium(5, 256 * 1024 + 8192, into, 0, 4096));
+      expect(await result(5)).toBe(4096);
+      expect(Buffer.compare(into.subarray(0, 4096), other)).toBe(0);
+    });
+
+    test("the medium's blank and last pages", async () => {
+      const into = disk.allocate(8192).fill(7);
+      start(() => disk.readMedium(1, disk.sizeBytes - 8192, into, 0, 8192));
+      expect(await result(1)).toBe(8192);
+      expect(into.every((byte) => byte === 0)).toBe(true);
+    });
+
+    test("a read of the medium that is not of whole pages is our own bug", () => {
+      const buffer = disk.allocate(8192);
+      expect(() => disk.readMedium(1, 512, buffer, 0, 4096)).toThrow("unaligned");
+      expect(() => disk.readMedium(1, 0, buffer, 0, 512)).toThrow("unaligned");
+      expect(() => disk.readMedium(1, disk.sizeBytes, buffer, 0, 4096)).toThrow("past the end");
+    });
+
     test("sync and discard complete with 0; a discarded range reads as zeros", async () => {
       const data = noise(2 * MIB, 7);
       start(() => disk.write(1, 2 * MIB, data, 0, 2 * MIB));

@@ -19,7 +19,11 @@ export interface Swarm {
   readonly diskError: number;
   readonly slowDisk: number;
   readonly blackout: number;
-  /** Bits flip on one host's medium. Never drawn: with other losses it may take the last copy. */
+  /**
+   * Durable blocks rot on one host's medium, half of them under a good copy in its page cache. The
+   * atlas of faults keeps a good copy of everything: always the same host's, while another is in
+   * sync; and with this fault the others never lose a store's content.
+   */
   readonly rot: number;
   /** Mean time between faults. */
   readonly everyMs: number;
@@ -41,11 +45,14 @@ export function drawSwarm(random: SeededRandom): Swarm {
     diskError: weight(0.2),
     slowDisk: weight(0.3),
     blackout: random.chance(0.15) ? 1 : 0,
-    rot: 0,
+    rot: weight(0.15),
     everyMs: 150 + random.below(1500),
     downMs: random.chance(0.4) ? 5 + random.below(60) : 200 + random.below(3000),
   };
 }
+
+/** With `rot` the others must keep what they have: only the rotting host loses lives. */
+const TAKES_A_LIFE: readonly (keyof Swarm)[] = ["kill", "powerCut", "diskError", "blackout"];
 
 function mend(disk: SimDisk): void {
   disk.faults.failWrites = 0;
@@ -114,7 +121,9 @@ export class Faults {
     for (const kind of kinds) {
       roll -= swarm[kind];
       if (roll < 0) {
-        const target = random.below(world.nodes.length);
+        const isSpared = swarm.rot > 0 && TAKES_A_LIFE.includes(kind);
+        const target = isSpared ? this.rotting : random.below(world.nodes.length);
+        if (isSpared && kind === "blackout") return;
         world.note(`fault ${kind} at ${target}`);
         this[kind](target);
         return;
@@ -233,16 +242,29 @@ export class Faults {
     });
   }
 
-  /** Always the last data host's, so that a good copy is left. */
-  private rot(_target: number): void {
-    const { nodes } = this.world;
-    const disk = nodes.findLast((node) => node.disk !== null)?.disk;
-    if (disk === null || disk === undefined) return;
-    for (let flips = 0; flips < 400; flips += 1) {
-      // Behind the superblocks and the first segments' headers lies the log.
-      const offset = 1024 * 1024 + this.random.below(3 * 1024 * 1024);
-      if (disk.media.peek(offset, 1)[0] === 0) continue;
-      disk.media.flip(offset, 1 << this.random.below(8));
+  /** Number of the host that rots: the last data host. */
+  private get rotting(): number {
+    return this.world.nodes.findLastIndex((node) => node.disk !== null);
+  }
+
+  /** Up to 20 of the blocks that clients use. */
+  rot(): void {
+    const { nodes, volume } = this.world;
+    const node = nodes[this.rotting]!;
+    const store = node.host?.inside.parts.store ?? null;
+    const others = nodes.filter((each) => each !== node && each.host?.inside.parts.serving);
+    if (store === null || node.disk === null || others.length === 0) return;
+    if (node.host?.inside.parts.serving !== true) return;
+    let left = 20;
+    for (let tries = 0; tries < 400 && left > 0; tries += 1) {
+      const lba = this.world.place(this.random.below(256));
+      const place = store.placeOf(volume, lba);
+      if (place < 2) continue;
+      left -= 1;
+      const at = place * 16 + this.random.below(4112);
+      const mask = 1 << this.random.below(8);
+      if (this.random.chance(0.5)) node.disk.media.flip(at, mask);
+      else node.disk.media.rot(at, mask);
     }
   }
 

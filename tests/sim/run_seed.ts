@@ -107,7 +107,12 @@ function live(world: World, random: SeededRandom, options: SeedOptions): void {
   }
   world.run(world.now() + 300);
   awaitWhole(world);
-  checkCopies(world, swarm.rot > 0);
+  if (swarm.rot > 0) {
+    // Blocks that are not written any more: only the scrub finds them.
+    faults.rot();
+    awaitHealed(world);
+  }
+  checkCopies(world);
   world.checkHistories();
 }
 
@@ -128,6 +133,30 @@ function isWhole(world: World): boolean {
   });
 }
 
+/**
+ * G5: a block that rotted is good again although nobody reads it. Two passes of the scrub from now
+ * on: the one under way may have been past a block when it rotted.
+ */
+function awaitHealed(world: World): void {
+  const hosts = world.nodes.flatMap(({ host }) => {
+    const inside = host?.inside;
+    return inside?.parts.store === null || inside === undefined ? [] : [inside];
+  });
+  const passesOf = (each: (typeof hosts)[number]): number => each.life.stats()?.scrub?.passes ?? 0;
+  const before = hosts.map(passesOf);
+  const isHealed = (each: (typeof hosts)[number], index: number): boolean =>
+    passesOf(each) >= before[index]! + 2 && each.healer.waitingCount === 0;
+  const deadline = world.now() + RECOVER_MS;
+  while (!hosts.every(isHealed)) {
+    if (world.now() > deadline) {
+      const waiting = hosts.map(({ healer }) => healer.waitingCount).join(", ");
+      throw new Violation(`G5: not healed by the scrub; bad blocks waiting: ${waiting}`);
+    }
+    world.run(world.now() + 100);
+  }
+  for (const { disk } of world.nodes) disk?.media.dropCache();
+}
+
 function describe(world: World): string {
   return world.nodes
     .map((node) => {
@@ -142,13 +171,12 @@ function describe(world: World): string {
 }
 
 /** V10: all members are byte-identical, holes included. */
-function checkCopies(world: World, mayBeBad: boolean): void {
+function checkCopies(world: World): void {
   const nodes = world.nodes.filter((_, index) => world.options.kinds[index] === "data");
-  const first = image(world, nodes[0]!, mayBeBad);
+  const first = image(world, nodes[0]!);
   for (const node of nodes.slice(1)) {
-    const other = image(world, node, mayBeBad);
+    const other = image(world, node);
     for (let lba = 0; lba < VOLUME_BLOCKS; lba += 1) {
-      if (first.bad.has(lba) || other.bad.has(lba)) continue;
       if (first.holes[lba] !== other.holes[lba]) {
         throw new Violation(`V10: block ${lba} is a hole on one of ${nodes[0]!.id}, ${node.id}`);
       }
@@ -164,18 +192,15 @@ function checkCopies(world: World, mayBeBad: boolean): void {
 interface Image {
   readonly bytes: Uint8Array;
   readonly holes: boolean[];
-  /** Blocks that do not verify: healed when somebody reads them, which nobody did. */
-  readonly bad: ReadonlySet<number>;
 }
 
-function image(world: World, node: SimNode, mayBeBad: boolean): Image {
+function image(world: World, node: SimNode): Image {
   const store = node.host?.inside.parts.store;
   const ops = node.host?.inside.parts.ops;
   if (store === null || store === undefined || ops === undefined) {
     throw new Violation(`V10: host ${node.id} has no store`);
   }
   const bytes = new Uint8Array(VOLUME_BLOCKS * BLOCK_BYTES);
-  const bad = new Set<number>();
   for (let lba = 0; lba < VOLUME_BLOCKS; lba += 1) {
     const op = ops.take();
     if (op === null) throw new Violation("no slot for the check's read");
@@ -186,13 +211,11 @@ function image(world: World, node: SimNode, mayBeBad: boolean): Image {
       outcome = store.read(op.index, world.volume, lba, 1, bytes, lba * BLOCK_BYTES);
     }
     ops.free(op);
-    if (outcome === OUTCOME.ok) continue;
-    if (!mayBeBad) throw new Violation(`V10: block ${lba} unreadable on ${node.id}`);
-    bad.add(lba);
+    if (outcome !== OUTCOME.ok) throw new Violation(`V10: block ${lba} unreadable on ${node.id}`);
   }
   const holes: boolean[] = [];
   store.extents(world.volume, 0, VOLUME_BLOCKS, (count, isData) => {
     for (let each = 0; each < count; each += 1) holes.push(!isData);
   });
-  return { bytes, holes, bad };
+  return { bytes, holes };
 }

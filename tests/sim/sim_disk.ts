@@ -6,7 +6,7 @@
  * After either nothing of before completes any more, and the disk is ready for the next life.
  */
 import { assert } from "../../core/base/assert.ts";
-import { type Disk, ERRNO } from "../../core/base/ports.ts";
+import { type Disk, ERRNO, MEDIUM_ALIGN } from "../../core/base/ports.ts";
 import { SeededRandom } from "../../core/base/random.ts";
 import { SECTOR, SimMedia } from "./sim_media.ts";
 
@@ -61,11 +61,13 @@ export class SimDisk implements Disk {
   readonly sizeBytes: number;
   readonly sectorBytes: number;
   readonly isThin: boolean;
+  readonly readsMedium = true;
   readonly faults = new DiskFaults();
   /** Operations begun; the power can be cut at the N-th write or sync. */
   writeCount = 0;
   syncCount = 0;
   readCount = 0;
+  mediumCount = 0;
   bytesWritten = 0;
   /** Sees every write as it is started. */
   onWrite: ((offset: number, length: number) => void) | null = null;
@@ -102,6 +104,18 @@ export class SimDisk implements Disk {
     this.readCount += 1;
     this.complete(() => {
       this.options.done(tag, this.readResult(offset, buffer, at, length));
+    });
+  }
+
+  readMedium(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.check(offset, buffer, at, length);
+    const isAligned = offset % MEDIUM_ALIGN === 0 && (at | length) % MEDIUM_ALIGN === 0;
+    assert(isAligned, "sim disk: unaligned read of the medium");
+    this.mediumCount += 1;
+    this.complete(() => {
+      const result = this.readResult(offset, buffer, at, length);
+      if (result > 0) this.media.readMedium(offset, buffer, at, length);
+      this.options.done(tag, result);
     });
   }
 

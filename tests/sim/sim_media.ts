@@ -26,6 +26,8 @@ export class SimMedia {
   roomPages = Number.POSITIVE_INFINITY;
   private readonly chunks = new Map<number, Uint8Array>();
   private readonly dirty = new Map<number, DirtySector>();
+  /** Bytes that rotted under a copy in the page cache: offset -> bits inverted on the medium. */
+  private readonly rotten = new Map<number, number>();
 
   constructor(sizeBytes: number) {
     this.sizeBytes = sizeBytes;
@@ -68,8 +70,35 @@ export class SimMedia {
     this.poke(offset, byte);
   }
 
+  /**
+   * Inverts bits of one byte on the medium alone: reads through the page cache see the good copy
+   * until it is dropped, a read of the medium sees the rot.
+   */
+  rot(offset: number, mask: number): void {
+    this.rotten.set(offset, (this.rotten.get(offset) ?? 0) ^ mask);
+  }
+
+  /** What a read past the page cache sees. */
+  readMedium(offset: number, out: Uint8Array, at: number, length: number): void {
+    this.read(offset, out, at, length);
+    for (const [place, mask] of this.rotten) {
+      if (place < offset || place >= offset + length) continue;
+      const index = at + place - offset;
+      out[index] = out[index]! ^ mask;
+    }
+  }
+
+  /** The page cache is gone (a restart of the machine): rot under it shows from now on. */
+  dropCache(): void {
+    for (const [place, mask] of this.rotten) this.flip(place, mask);
+    this.rotten.clear();
+  }
+
   /** A write that reached the device's cache. Whole sectors; `bytes` is kept, do not change it. */
   write(offset: number, bytes: Uint8Array): void {
+    for (const place of this.rotten.keys()) {
+      if (place >= offset && place < offset + bytes.length) this.rotten.delete(place);
+    }
     this.stamp += 1;
     const first = Math.floor(offset / SECTOR);
     for (let index = 0; index * SECTOR < bytes.length; index += 1) {
@@ -107,6 +136,7 @@ export class SimMedia {
       this.poke(sector * SECTOR, versions[pick] as Uint8Array);
     }
     this.dirty.clear();
+    this.dropCache();
   }
 
   /** Sectors that a power cut could still take back. */
@@ -139,6 +169,7 @@ export class SimMedia {
     copy.stamp = this.stamp;
     copy.roomPages = this.roomPages;
     for (const page of this.reserved) copy.reserved.add(page);
+    for (const [place, mask] of this.rotten) copy.rotten.set(place, mask);
     for (const [number, chunk] of this.chunks) copy.chunks.set(number, chunk.slice());
     for (const [sector, entry] of this.dirty) {
       copy.dirty.set(sector, { versions: [...entry.versions], stamps: [...entry.stamps] });

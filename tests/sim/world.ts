@@ -316,12 +316,21 @@ export class World implements NodeWorld, ClientWorld {
           readOnly: false,
         },
       ],
-      timing: { ...DEFAULT_TIMING, coldWaitMs: 3000, peerTimeoutMs: 2000, diskTimeoutMs: 5000 },
+      timing: {
+        ...DEFAULT_TIMING,
+        coldWaitMs: 3000,
+        peerTimeoutMs: 2000,
+        diskTimeoutMs: 5000,
+        scrubEveryMs: 500,
+      },
       minCopies: 1,
       coldStart: "flushed",
       bootId: "",
       segmentBytes: 512 * KIB,
       multicastBytesPerSecond: 40_000_000,
+      // So fast that passes take place within a run.
+      scrubBytesPerSecond: 8 * MIB,
+      wallOffsetMs: 0,
     };
   }
 }

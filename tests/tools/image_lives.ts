@@ -66,7 +66,7 @@ function fill(rig: StoreRig, streams: Streams): void {
   rig.admit(80, "reserve");
   rig.request(() => rig.store.appendEmpty(mark));
   rig.store.putMeta(0, new Uint8Array(300).fill(0xa0));
-  rig.store.putMeta(15, new Uint8Array([1, 2, 3]));
+  rig.store.putMeta(14, new Uint8Array([1, 2, 3]));
   rig.store.setRegionTag(OTHER, 1, EPOCH, 9);
   rig.sync();
 }

@@ -17,6 +17,7 @@ const TURNS_MAX = 1_000_000;
 class MappedDisk implements Disk {
   readonly sizeBytes: number;
   readonly sectorBytes = 512;
+  readonly readsMedium = true;
   readonly finished: [number, number][] = [];
   private readonly bytes: Uint8Array;
 
@@ -37,6 +38,10 @@ class MappedDisk implements Disk {
     const chunk = this.bytes.subarray(offset, offset + length);
     buffer.set(chunk, at);
     this.finished.push([tag, chunk.length]);
+  }
+
+  readMedium(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
+    this.read(tag, offset, buffer, at, length);
   }
 
   write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {

@@ -32,6 +32,7 @@ store = "b"
 store_size = "1G"
 disk_timeout = "7s"
 priority = 7
+scrub = "8M"
 [[host]]
 name = "wit"
 kind = "witness"
@@ -55,7 +56,7 @@ test("every value of the config arrives where it acts", () => {
   const file = join(directory, "vsan.toml");
   writeFileSync(file, TEXT);
   const config = loadConfig({ file, host: "beta" });
-  const options = hostOptions(config, "boot");
+  const options = hostOptions(config, { bootId: "boot", wallOffsetMs: 5 });
   expect(Number(options.self)).toBe(1);
   expect(options.clusterName).toBe("lab");
   expect(options.bootId).toBe("boot");
@@ -66,6 +67,13 @@ test("every value of the config arrives where it acts", () => {
   expect(options.timing.policingTimeoutMs).toBe(1000);
   expect(options.timing.agingMs).toBe(500);
   expect(options.multicastBytesPerSecond).toBe(2 * MIB);
+  expect(options.scrubBytesPerSecond).toBe(8 * MIB);
+  expect(
+    hostOptions(loadConfig({ file, host: "alpha" }), { bootId: "", wallOffsetMs: 0 }),
+  ).toMatchObject({
+    scrubBytesPerSecond: null,
+  });
+  expect(options.wallOffsetMs).toBe(5);
   expect(options.roster.map(({ name, kind, priority }) => [name, kind, priority])).toEqual([
     ["alpha", "data", 3],
     ["beta", "data", 7],

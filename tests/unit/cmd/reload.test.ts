@@ -32,6 +32,17 @@ const status: HostStatus = {
         segmentsFree: 3,
         writeAmplification: 1.5,
         badBlocksHealed: 0,
+        badBlocksWaiting: 4,
+        scrub: {
+          bytesPerSecond: 1048576,
+          isRunning: true,
+          share: 0.25,
+          passes: 3,
+          endedMs: 1_800_000_000_000,
+          checkedBlocks: 1000,
+          badBlocks: 5,
+          readsMedium: true,
+        },
       },
     },
   ],
@@ -62,7 +73,9 @@ test("http moves at once, other keys wait, a defect changes nothing", async () =
   const metrics = new MetricsServer(() => status, events);
   const config = loadConfig({ file });
   metrics.listen(config.self.http ?? null);
-  const reloader = new Reloader(config, { file }, events, metrics);
+  const rates: (number | null)[] = [];
+  const setScrubRate = (rate: number | null): number => rates.push(rate);
+  const reloader = new Reloader(config, { file }, events, { metrics, setScrubRate });
   const answers = async (port: number): Promise<boolean> =>
     await fetch(`http://127.0.0.1:${port}/metrics`).then(
       (answer) => answer.ok,
@@ -80,6 +93,14 @@ test("http moves at once, other keys wait, a defect changes nothing", async () =
     ]);
     expect(await answers(first)).toBe(false);
     expect(await answers(second)).toBe(true);
+    configWith(`http = "127.0.0.1:${second}"\nscrub = "2M"`);
+    reloader.reload();
+    configWith(`http = "127.0.0.1:${second}"\nscrub = "off"`);
+    reloader.reload();
+    configWith(`http = "127.0.0.1:${second}"`);
+    reloader.reload();
+    expect(rates).toEqual([2 * 1024 * 1024, 0, null]);
+    expect(seen.splice(0)).toEqual(Array(3).fill("config.applied scrub is changed"));
     configWith("priority = 9");
     reloader.reload();
     expect(seen.splice(0)[0]).toContain("config.refused the config was not taken: ");
@@ -95,6 +116,9 @@ test("metrics are in the exposition format", () => {
   expect(text).toContain('vsan_host_in_sync{host="al\\"pha"} 1\n');
   expect(text).toContain("vsan_store_write_amplification 1.5\n");
   expect(text).toContain("vsan_view_open 0\n");
+  expect(text).toContain("vsan_store_bad_blocks 4\n");
+  expect(text).toContain("vsan_scrub_share 0.25\n");
+  expect(text).toContain("vsan_scrub_ended_seconds 1800000000\n");
   for (const line of text.trimEnd().split("\n")) {
     expect(line).toMatch(/^(# (HELP|TYPE) \S+ .+|[a-z_]+(\{[a-z]+=".*"\})? [0-9.]+)$/);
   }

@@ -15,6 +15,17 @@ const store = {
   segmentsFree: 100,
   writeAmplification: 1.2,
   badBlocksHealed: 2,
+  badBlocksWaiting: 1,
+  scrub: {
+    bytesPerSecond: 2 * 1024 * 1024,
+    isRunning: true,
+    share: 0.429,
+    passes: 3,
+    endedAt: "2026-11-25T22:10:35.123Z",
+    checkedBlocks: 1000,
+    badBlocks: 5,
+    readsMedium: true,
+  },
 };
 const status: StatusDocument = {
   cluster: "lab",
@@ -96,6 +107,8 @@ alpha            in-sync  ok      5.00 GiB of 20.0 GiB (25 %)  (this host)
 beta             in-sync  failed  -                            dedicated 31 µs
 gamma (witness)  offline  -       -                            dedicated down, shared 1.5 ms
   alpha: 2 bad blocks were healed from a mirror
+  alpha: 1 bad blocks wait for a good copy
+  alpha: scrub at 42 %, 2.00 MiB/s; scrubbed whole 2026-11-25 22:10, 5 bad found so far
   beta: its disk answered EIO
   gamma: unreachable for 14 s
 

@@ -17,6 +17,7 @@ import {
 import { RECORD_TYPE, RecordHeader } from "../../../core/format/record.ts";
 import type {
   AdmitClass,
+  ScrubOptions,
   StoreOpened,
   StoreOptions,
   StoreSink,
@@ -42,6 +43,7 @@ export interface RigOptions {
   readonly logBufferBytes?: number;
   readonly sectorBytes?: number;
   readonly isThin?: boolean;
+  readonly scrub?: ScrubOptions;
 }
 
 interface Expected {
@@ -103,6 +105,7 @@ export class StoreRig implements StoreSink {
       diskTimeoutMs: 20_000,
       logBufferBytes: options.logBufferBytes ?? 32 * KIB,
       readSlots: options.readSlots ?? 4,
+      ...(options.scrub === undefined ? {} : { scrub: options.scrub }),
       ...(options.checkpointBytes === undefined
         ? {}
         : { checkpointBytes: options.checkpointBytes }),

@@ -80,6 +80,10 @@ class EchoHost implements HostMachine {
     });
   }
 
+  setScrubRate(): void {
+    this.note("setScrubRate");
+  }
+
   peerUp(_nowMs: number, peer: HostId, peerInc: number): void {
     this.note(`peerUp ${peer} ${peerInc}`, () => {
       const hello = new TextEncoder().encode(`hello from ${this.incarnation}`);

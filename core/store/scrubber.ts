@@ -1,0 +1,391 @@
+/**
+ * The scrub: reads every block of every volume from the medium, past the page cache, and verifies
+ * it, so that rot is found while a mirror still has a good copy. (Schwarz et al., "Disk Scrubbing
+ * in Large Archival Storage Systems", MASCOTS 2004; Bairavasundaram et al., "An Analysis of Latent
+ * Sector Errors in Disk Drives", SIGMETRICS 2007: most are found by scrubbing.)
+ *
+ *   waiting --a pass is due--> region --places, sorted--> window --read, verified--> next region
+ *      ^                                                                                |
+ *      +----------------------------- last region: pass ends ---------------------------+
+ *
+ * Region by region, since the index knows what must be there: what lies on the medium is not asked
+ * what it is. A region's blocks are read in the order in which they lie, neighbours in one window.
+ *
+ * Invariants:
+ *  1. One read at a time, at most `WINDOW_BYTES`; no more than the rate allows; clients go first.
+ *  2. A block is called bad only if the index still points at the place that was read.
+ *  3. Where it is survives restarts, give or take `SAVE_MS`; so does that blocks were forgotten.
+ */
+import { decode, encode } from "../format/codec.ts";
+import { ENTRY, STORED_BLOCK_BYTES, verifyEntry } from "../format/record.ts";
+import { SCRUB_SLOT, SCRUB_STATE, type ScrubState } from "../format/scrub.ts";
+import { PLACE_UNIT } from "../format/segment.ts";
+import { type Disk, MEDIUM_ALIGN, type Trace } from "../base/ports.ts";
+import { MIB, REGION_BLOCKS, roundUp, type VolumeId } from "../base/units.ts";
+import { viewOf } from "../format/layout.ts";
+import type { ScrubOptions, ScrubStats, StoreOptions } from "./contract.ts";
+import { type DiskOps, OP } from "./disk_ops.ts";
+import type { LogWriter } from "./log_writer.ts";
+import type { StoreState } from "./state.ts";
+import { HOLE_PLACE, LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
+
+/** Bytes of one read, and of a gap between blocks that is read along. */
+const WINDOW_BYTES = 128 * 1024;
+const GAP_BYTES = 16 * 1024;
+/**
+ * A read waits so long for a moment in which nothing else was at the disk for `QUIET_MS` (a client
+ * with one request at a time comes back sooner than that), looking so often.
+ */
+const GIVE_WAY_MS_MAX = 250;
+const QUIET_MS = 5;
+const LOOK_MS = 10;
+/** What a late timer may be made good for; a wait for clients is not. */
+const CREDIT_MS = 20;
+/** How often the cursor is saved. */
+const SAVE_MS = 60_000;
+/** Without a configured rate a pass takes half the time between passes, within these bounds. */
+const RATE_MIN = MIB;
+const RATE_MAX = 32 * MIB;
+const BLOCKS_PER_TURN = 4 * REGION_BLOCKS;
+
+interface ScrubberParts {
+  readonly disk: Disk;
+  readonly ops: DiskOps;
+  readonly state: StoreState;
+  readonly writer: LogWriter;
+  readonly trace: Trace;
+  report(volume: VolumeId, lba: number, why: string): void;
+  save(bytes: Uint8Array): void;
+}
+
+export class Scrubber {
+  /** Its owner has enough bad blocks to heal: it waits. */
+  isHeld = false;
+  private readonly parts: ScrubberParts;
+  private readonly options: ScrubOptions;
+  private rate: number | null;
+  private readonly at: ScrubState;
+  private readonly buffer: Uint8Array;
+  private readonly view: DataView;
+  /** The region at hand: blocks that are on disk, sorted by place. */
+  private volume: VolumeIndex | null = null;
+  private readonly lbas = new Float64Array(REGION_BLOCKS);
+  private readonly places = new Float64Array(REGION_BLOCKS);
+  private count = 0;
+  private next = 0;
+  /** The window being read: blocks [next, windowEnd), and where on disk. */
+  private windowEnd = 0;
+  private windowOffset = 0;
+  private windowBytes = 0;
+  private isReading = false;
+  private pinned = 0;
+  /** Blocks below this one of the region are read one by one: a read of several failed. */
+  private singleUntil = 0;
+  private dueMs = 0;
+  private lookMs = 0;
+  private busyMs = 0;
+  private savedMs = 0;
+  private passBad = 0;
+
+  /** The scrub of a store, going on where it was; null if the store is to have none. */
+  static of(parts: ScrubberParts, options: StoreOptions): Scrubber | null {
+    if (options.scrub === undefined) return null;
+    return new Scrubber(parts, options.scrub, parts.state.metas[SCRUB_SLOT] ?? null);
+  }
+
+  constructor(parts: ScrubberParts, options: ScrubOptions, saved: Uint8Array | null) {
+    this.parts = parts;
+    this.options = options;
+    this.rate = options.bytesPerSecond;
+    const found = saved === null ? null : decode(SCRUB_STATE, saved);
+    this.at = found ?? {
+      volume: 0,
+      region: 0,
+      isSearching: 0,
+      passes: 0,
+      beganMs: 0,
+      endedMs: 0,
+      passBlocks: 0,
+      checkedBlocks: 0,
+      badBlocks: 0,
+    };
+    this.buffer = parts.disk.allocate(WINDOW_BYTES + 2 * MEDIUM_ALIGN);
+    this.view = viewOf(this.buffer);
+    this.savedMs = parts.ops.nowMs;
+    // What is due waits for the start to be over.
+    this.dueMs = parts.ops.nowMs + LOOK_MS;
+  }
+
+  /** Bytes per second; 0 stops it, null chooses. */
+  setRate(bytesPerSecond: number | null): void {
+    this.rate = bytesPerSecond;
+    this.dueMs = this.parts.ops.nowMs;
+  }
+
+  /** Bad blocks were reported and forgotten: a pass begins now, at the highest rate. */
+  again(): void {
+    this.at.isSearching = 1;
+    this.endPass(false);
+    this.dueMs = this.parts.ops.nowMs;
+  }
+
+  /** `isBusy`: clients or tasks have operations at the disk. Called once per settle. */
+  settle(isBusy: boolean): void {
+    const { nowMs } = this.parts.ops;
+    if (isBusy && !this.isReading) this.busyMs = nowMs;
+    if (this.isReading || this.isHeld || this.rate === 0 || nowMs < this.lookMs) return;
+    if (nowMs < this.dueMs) return;
+    if (this.at.volume === 0 && !this.beginPass()) return;
+    if (nowMs < this.busyMs + QUIET_MS && nowMs < this.dueMs + GIVE_WAY_MS_MAX) {
+      this.lookMs = nowMs + LOOK_MS;
+      return;
+    }
+    if (this.findWork()) this.readWindow();
+  }
+
+  nextDeadlineMs(): number {
+    if (this.isReading || this.isHeld || this.rate === 0) return Number.POSITIVE_INFINITY;
+    return Math.max(this.dueMs, this.lookMs);
+  }
+
+  /** Saves the cursor: the store is closing. */
+  close(): void {
+    this.save();
+  }
+
+  stats(): ScrubStats {
+    const { at } = this;
+    const used = Math.max(1, this.usedBlocks);
+    const isRunning = at.volume !== 0 && this.rate !== 0;
+    return {
+      bytesPerSecond: this.bytesPerSecond,
+      isRunning,
+      share: isRunning ? Math.min(1, at.passBlocks / used) : 0,
+      passes: at.passes,
+      endedMs: at.endedMs,
+      checkedBlocks: at.checkedBlocks,
+      badBlocks: at.badBlocks,
+      readsMedium: this.parts.disk.readsMedium,
+    };
+  }
+
+  private get wallMs(): number {
+    return Math.max(0, Math.floor(this.options.wallOffsetMs + this.parts.ops.nowMs));
+  }
+
+  private get usedBlocks(): number {
+    let blocks = 0;
+    for (const volume of this.parts.state.volumes.values()) blocks += volume.usedBlocks;
+    return blocks;
+  }
+
+  private get bytesPerSecond(): number {
+    if (this.rate === 0) return 0;
+    if (this.at.isSearching !== 0) return Math.max(RATE_MAX, this.rate ?? 0);
+    if (this.rate !== null) return this.rate;
+    const bytes = this.usedBlocks * STORED_BLOCK_BYTES;
+    const wanted = (bytes * 2000) / this.options.everyMs;
+    return Math.min(RATE_MAX, Math.max(RATE_MIN, Math.ceil(wanted)));
+  }
+
+  /** True if a pass is due; else `dueMs` says when to look again. */
+  private beginPass(): boolean {
+    const { at, options } = this;
+    const { nowMs } = this.parts.ops;
+    const sinceMs = this.wallMs - at.beganMs;
+    // A clock that went back must not put the pass off for years.
+    const isDue = at.isSearching !== 0 || sinceMs >= options.everyMs || sinceMs < 0;
+    if (!isDue) {
+      this.dueMs = nowMs + Math.min(options.everyMs - sinceMs, SAVE_MS);
+      return false;
+    }
+    const first = this.parts.state.volumes.keys().next().value;
+    if (first === undefined) return false;
+    at.volume = first;
+    at.region = 0;
+    at.passBlocks = 0;
+    at.beganMs = this.wallMs;
+    this.passBad = 0;
+    return true;
+  }
+
+  /** Goes on to a window that must be read; false if the pass ended or the turn is over. */
+  private findWork(): boolean {
+    for (let looked = 0; looked < BLOCKS_PER_TURN; looked += REGION_BLOCKS) {
+      if (this.planWindow()) return true;
+      if (!this.nextRegion()) return false;
+    }
+    return false;
+  }
+
+  /** Gathers the next region with data; false at the end of the pass. */
+  private nextRegion(): boolean {
+    const { at } = this;
+    const { volumes } = this.parts.state;
+    if (this.volume !== null) at.region += 1;
+    this.volume = null;
+    for (;;) {
+      const volume = volumes.get(at.volume);
+      const region = volume?.nextRegion(at.region) ?? -1;
+      if (volume !== undefined && region >= 0) {
+        at.region = region;
+        this.saveSometimes();
+        this.gather(volume, region);
+        return true;
+      }
+      const ids = [...volumes.keys()];
+      const following = ids[ids.indexOf(at.volume) + 1];
+      if (volume === undefined || following === undefined) {
+        this.endPass(volume !== undefined);
+        return false;
+      }
+      at.volume = following;
+      at.region = 0;
+    }
+  }
+
+  private gather(volume: VolumeIndex, region: number): void {
+    const { hot, cold } = this.parts.writer;
+    const first = region * REGION_BLOCKS;
+    const end = Math.min(first + REGION_BLOCKS, volume.blocks);
+    this.volume = volume;
+    this.count = 0;
+    this.next = 0;
+    this.singleUntil = 0;
+    for (let lba = first; lba < end; lba += 1) {
+      const place = volume.placeAt(lba);
+      if (place === HOLE_PLACE) continue;
+      if (place === LOST_PLACE) {
+        this.found(volume, lba, "the page of the index that knew its place is damaged");
+      } else if (hot.find(place) === null && cold.find(place) === null) {
+        this.insert(lba, place);
+      }
+    }
+  }
+
+  /** Insertion sort: places of a region mostly ascend. */
+  private insert(lba: number, place: number): void {
+    let index = this.count;
+    while (index > 0 && this.places[index - 1]! > place) {
+      this.places[index] = this.places[index - 1]!;
+      this.lbas[index] = this.lbas[index - 1]!;
+      index -= 1;
+    }
+    this.places[index] = place;
+    this.lbas[index] = lba;
+    this.count += 1;
+  }
+
+  /** Chooses the next blocks to read in one go; false if the region has none left. */
+  private planWindow(): boolean {
+    const volume = this.volume;
+    while (volume !== null && this.next < this.count) {
+      const place = this.places[this.next]!;
+      if (volume.placeAt(this.lbas[this.next]!) === place) break;
+      this.next += 1;
+    }
+    if (this.next >= this.count) return false;
+    const { geometry } = this.parts.state;
+    const start = this.places[this.next]! * PLACE_UNIT;
+    const segment = geometry.segmentOf(this.places[this.next]!);
+    let end = start + STORED_BLOCK_BYTES;
+    this.windowEnd = this.next + 1;
+    while (this.windowEnd < this.count && this.next >= this.singleUntil) {
+      const from = this.places[this.windowEnd]! * PLACE_UNIT;
+      if (from - end > GAP_BYTES || from + STORED_BLOCK_BYTES - start > WINDOW_BYTES) break;
+      if (geometry.segmentOf(this.places[this.windowEnd]!) !== segment) break;
+      end = from + STORED_BLOCK_BYTES;
+      this.windowEnd += 1;
+    }
+    this.windowOffset = start - (start % MEDIUM_ALIGN);
+    this.windowBytes = roundUp(end - this.windowOffset, MEDIUM_ALIGN);
+    return true;
+  }
+
+  private readWindow(): void {
+    const { disk, ops } = this.parts;
+    this.isReading = true;
+    this.pinned = this.parts.state.geometry.segmentOf(this.places[this.next]!);
+    this.pin(1);
+    const base = Math.max(this.dueMs, ops.nowMs - CREDIT_MS);
+    this.dueMs = base + (this.windowBytes * 1000) / Math.max(1, this.bytesPerSecond);
+    const tag = ops.begin(OP.scrub, 0);
+    disk.readMedium(tag, this.windowOffset, this.buffer, 0, this.windowBytes);
+  }
+
+  /** A window's blocks lie in one segment, which must not be used anew while it is read. */
+  private pin(by: number): void {
+    const { pins } = this.parts.state.segments;
+    pins[this.pinned] = pins[this.pinned]! + by;
+  }
+
+  /** The read completed. */
+  finished(result: number): void {
+    this.isReading = false;
+    this.pin(-1);
+    // A pass that began anew meanwhile has nothing to do with this window.
+    if (this.volume === null) return;
+    if (result !== this.windowBytes && this.windowEnd - this.next > 1) {
+      // One bad sector must not take its neighbours with it.
+      this.singleUntil = this.windowEnd;
+      return;
+    }
+    this.verify(this.volume, result);
+    this.next = this.windowEnd;
+  }
+
+  private verify(volume: VolumeIndex, result: number): void {
+    for (let index = this.next; index < this.windowEnd; index += 1) {
+      const lba = this.lbas[index]!;
+      const place = this.places[index]!;
+      if (volume.placeAt(lba) !== place) continue;
+      this.at.passBlocks += 1;
+      this.at.checkedBlocks += 1;
+      const why = this.whyBad(volume, lba, place, result);
+      if (why !== "") this.found(volume, lba, why);
+    }
+  }
+
+  private whyBad(volume: VolumeIndex, lba: number, place: number, result: number): string {
+    if (result !== this.windowBytes) return `the disk does not read it (${result}; scrub)`;
+    const at = place * PLACE_UNIT - this.windowOffset;
+    if (!verifyEntry(this.buffer, this.view, at, volume.id, lba)) {
+      return "it does not verify (scrub)";
+    }
+    const check = ENTRY.check.get(this.view, at) & 0xffff;
+    return check === volume.checkAt(lba) ? "" : "an older version lies there (lost write; scrub)";
+  }
+
+  private found(volume: VolumeIndex, lba: number, why: string): void {
+    this.at.badBlocks += 1;
+    this.passBad += 1;
+    this.parts.report(volume.id, lba, why);
+  }
+
+  private endPass(isWhole: boolean): void {
+    const { at } = this;
+    at.volume = 0;
+    at.region = 0;
+    this.volume = null;
+    this.count = 0;
+    this.next = 0;
+    if (isWhole) {
+      at.isSearching = 0;
+      at.passes += 1;
+      at.endedMs = this.wallMs;
+      const text = `scrub: ${at.passBlocks} blocks verified, ${this.passBad} bad`;
+      const fields = { blocks: at.passBlocks, bad: this.passBad };
+      this.parts.trace.event("info", "store.scrubbed", text, fields);
+    }
+    this.save();
+  }
+
+  private saveSometimes(): void {
+    if (this.parts.ops.nowMs - this.savedMs >= SAVE_MS) this.save();
+  }
+
+  private save(): void {
+    this.savedMs = this.parts.ops.nowMs;
+    this.parts.save(encode(SCRUB_STATE, this.at));
+  }
+}
