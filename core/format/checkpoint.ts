@@ -51,7 +51,7 @@ export const SPARSE_MAX = Math.floor(PAGE_BYTES / SPARSE_ENTRY.sizeBytes) - 1;
 /** A node's item holds one of these per region that has data or a tag; ITEM.count says how many. */
 export const NODE_REGION = layout(
   "node region",
-  { endian: "little", sizeBytes: 24 },
+  { endian: "little", sizeBytes: 32 },
   {
     /** Where the page's item lies; 0 = no block of the region has data. */
     pagePlace: "u64",
@@ -61,13 +61,27 @@ export const NODE_REGION = layout(
     region: "u16",
     /** Length of the page's item in units of 16 bytes. */
     pageUnits: "u16",
+    /** Entries of the page that are not holes, and how many of those are lost. */
+    entryCount: "u16",
+    lostCount: "u16",
+    reserved: "u32",
   },
 );
 
 /** Segment states as stored. On disk: append only. */
 export const STORED_SEGMENT = { free: 0, used: 1 } as const;
 
+/** What is not exact in a checkpoint. Bits of the root's `flags`. */
+export const ROOT_FLAG = {
+  /** Pages were lost to damage: `liveBlocks` may be too high until all pages are counted. */
+  inexact: 1,
+} as const;
+
+/** Nodes and pages that nobody holds but that are still counted. More of them hold up writes. */
+export const GRAVE_MAX = 2 ** 20;
+
 export const ROOT = struct({
+  flags: u32,
   volumes: list(
     struct({
       id: u32,
@@ -83,7 +97,14 @@ export const ROOT = struct({
     }),
     LIMITS.volumeCountMax * 2,
   ),
-  segments: list(struct({ state: u8, stamp: u64, lastSeq: u64 }), 2 ** 24),
+  /** What is being given up: its blocks still count as live in `segments`. */
+  graveNodes: list(struct({ volume: u32, number: u32, place: u64, bytes: u32 }), GRAVE_MAX),
+  gravePages: list(
+    struct({ volume: u32, region: u64, place: u64, units: u16, entryCount: u16, lostCount: u16 }),
+    GRAVE_MAX,
+  ),
+  /** `liveBlocks`: entries of all pages, each page once, that point into the segment. */
+  segments: list(struct({ state: u8, stamp: u64, lastSeq: u64, liveBlocks: u32 }), 2 ** 24),
   metas: list(struct({ slot: u16, bytes: blob(LIMITS.metaBytesMax) }), META_SLOTS),
   streamEpoch: u64,
   streamSeqs: list(u64, LIMITS.hostCountMax),

@@ -18,7 +18,9 @@
  * The directory repeats what each item is about: a record whose header rotted can still be named.
  */
 import { crc32 } from "../base/checksum.ts";
+import { roundUp } from "../base/units.ts";
 import { layout } from "./layout.ts";
+import { STORED_BLOCK_BYTES } from "./record.ts";
 
 /** "vsB1" little-endian. */
 export const BATCH_MAGIC = 0x31427376;
@@ -77,7 +79,11 @@ export const DIRECTORY = layout(
 
 /** Kinds of the store's own items. On disk: append only, never reuse. */
 export const ITEM_KIND = {
-  /** Blocks moved by the cleaner, verbatim with entries; applies to those still in `subject`. */
+  /**
+   * `number` blocks moved by the cleaner, verbatim with entries; behind them the place of each
+   * (MOVE_SOURCE) before. A move counts for every version of the volume whose index names exactly
+   * that place.
+   */
   move: 1,
   /** A page of the index. */
   page: 2,
@@ -100,12 +106,24 @@ export const ITEM = layout(
     /** Of a sparse page: entries. */
     count: "u16",
     bodyBytes: "u32",
-    /** CRC-32 of the body; 0 for moves (their blocks carry their own). */
+    /** CRC-32 of the body; of a move: of the places alone (its blocks carry their own). */
     bodyCheck: "u32",
     /** Segment moved from, volume of a page or node, number of a root chunk. */
     subject: "u32",
-    /** Region of a page, number of a node, place of a root's chunk before (0 = none). */
+    /**
+     * Blocks of a move, region of a page, number of a node, place of a root's chunk before (0 =
+     * none).
+     */
     number: "u64",
+  },
+);
+
+export const MOVE_SOURCE = layout(
+  "move source",
+  { endian: "little", sizeBytes: 8 },
+  {
+    /** Where the block's entry lay, in units of 16 bytes. */
+    place: "u64",
   },
 );
 
@@ -224,15 +242,24 @@ export class ItemHeader {
   number = 0;
 }
 
-/** Encodes the header at `at`. `bodyCheck` is computed unless the item is a move. */
+/** Bytes of a move's body without the places: `blockCount` blocks with their entries. */
+export function movedBytes(blockCount: number): number {
+  return blockCount * STORED_BLOCK_BYTES;
+}
+
+/** Bytes of the body of a move of so many blocks. */
+export function moveBodyBytes(blockCount: number): number {
+  return movedBytes(blockCount) + roundUp(blockCount * MOVE_SOURCE.sizeBytes, PLACE_UNIT);
+}
+
+/** Encodes the header at `at`; the body must lie behind it already. */
 export function encodeItemHeader(
   buffer: Uint8Array,
   view: DataView,
   at: number,
   header: ItemHeader,
 ): void {
-  const isMove = header.kind === ITEM_KIND.move;
-  header.bodyCheck = isMove ? 0 : crc32(buffer, at + ITEM_HEADER_BYTES, header.bodyBytes);
+  header.bodyCheck = bodyCheckOf(buffer, at, header);
   ITEM.magic.set(view, at, ITEM_MAGIC);
   ITEM.kind.set(view, at, header.kind);
   ITEM.form.set(view, at, header.form);
@@ -261,10 +288,16 @@ export function decodeItemHeader(
   out.bodyCheck = ITEM.bodyCheck.get(view, at);
   out.subject = ITEM.subject.get(view, at);
   out.number = ITEM.number.get(view, at);
+  if (out.kind === ITEM_KIND.move && out.bodyBytes !== moveBodyBytes(out.number)) return false;
   return out.kind >= 1 && out.kind <= 4 && out.bodyBytes % PLACE_UNIT === 0 && out.number >= 0;
 }
 
-/** True if the body behind a decoded item header is whole (moves check block by block). */
+/** True if the body behind a decoded item header is whole; of a move: its places. */
 export function itemBodyIsWhole(buffer: Uint8Array, at: number, header: ItemHeader): boolean {
-  return header.bodyCheck === crc32(buffer, at + ITEM_HEADER_BYTES, header.bodyBytes);
+  return header.bodyCheck === bodyCheckOf(buffer, at, header);
+}
+
+function bodyCheckOf(buffer: Uint8Array, at: number, header: ItemHeader): number {
+  const skipped = header.kind === ITEM_KIND.move ? movedBytes(header.number) : 0;
+  return crc32(buffer, at + ITEM_HEADER_BYTES + skipped, header.bodyBytes - skipped);
 }

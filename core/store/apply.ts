@@ -2,6 +2,7 @@
  * What an item of the log does to the state; the same code when it is appended and when it is
  * rolled forward, so both always agree.
  */
+import { assert } from "../base/assert.ts";
 import { REGION_BLOCKS } from "../base/units.ts";
 import { META_SLOTS } from "../format/checkpoint.ts";
 import {
@@ -13,6 +14,7 @@ import {
   STORED_BLOCK_BYTES,
 } from "../format/record.ts";
 import { PLACE_UNIT } from "../format/segment.ts";
+import { NO_PAGE } from "./index_node.ts";
 import type { StoreState } from "./state.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
@@ -90,21 +92,34 @@ function applyTag(
 }
 
 /**
- * Applies one moved block: only if the index still points into the segment it was moved from;
- * otherwise it was overwritten or trimmed meanwhile. True if it applied.
+ * Applies one moved block to every version of its volume whose entry is exactly the place it was
+ * moved from. Everywhere else it was overwritten or trimmed meanwhile, or moved already. A page
+ * that versions share is changed once for all of them.
  */
 export function applyMove(
   state: StoreState,
-  source: number,
   volumeId: number,
   lba: number,
-  place: number,
+  from: number,
+  to: number,
   check: number,
-): boolean {
-  const volume = state.volume(volumeId);
-  if (volume === undefined || lba < 0 || lba >= volume.blocks) return false;
-  const before = volume.placeAt(lba);
-  if (before < 2 || state.geometry.segmentOf(before) !== source) return false;
-  volume.set(lba, place, check & 0xffff);
-  return true;
+): void {
+  const { pool } = state;
+  assert(!pool.isFrozen, "apply: moved a block while a checkpoint holds nodes");
+  let isMoved = false;
+  for (const version of state.versionsOf(volumeId)) {
+    const page = version.pageOf(lba);
+    if (page === NO_PAGE) continue;
+    const now = pool.placeIn(page, lba & 511);
+    if (now === from) {
+      pool.putIn(page, lba & 511, to, check & 0xffff);
+      pool.pages.markDirty(page);
+      isMoved = true;
+    }
+    // Every holder of a page that changed must name its next stored version.
+    if (now === from || now === to) version.touchNodeOf(lba);
+  }
+  if (!isMoved) return;
+  state.segments.dropBlock(from);
+  state.segments.addBlock(to);
 }

@@ -3,12 +3,14 @@
  *
  *   a checkpoint when enough log was written since the last one, or when it would free segments;
  *   a sync when it is all that keeps emptied segments from being free;
+ *   giving up what is in the graveyard;
  *   cleaning while fewer than `cleanBelow` segments are free.
  */
 import type { Checkpointer } from "./checkpointer.ts";
 import type { Cleaner } from "./cleaner.ts";
 import { MIB } from "../base/units.ts";
 import type { LogWriter } from "./log_writer.ts";
+import { NO_PAGE } from "./index_node.ts";
 import { NO_SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
 import { type Task, WAIT } from "./task.ts";
@@ -17,6 +19,9 @@ import { type Task, WAIT } from "./task.ts";
 const THIN_FILL = 0.7;
 /** The same while clients wait. */
 const THIN_FILL_URGENT = 0.55;
+
+/** Nodes given up in one turn. */
+const GRAVES_PER_TURN = 4;
 
 export class Background {
   /** Nothing can free more segments; only clients can, by trimming or overwriting. */
@@ -82,6 +87,7 @@ export class Background {
     const { segments, geometry } = this.state;
     const since = this.writer.bytesWritten - this.checkpointer.beganAtBytes;
     if (since >= this.intervalBytes) return this.checkpointer.run(false, false);
+    if (!this.state.pool.graveyard.isEmpty) return drainGraveyard(this.state);
     if (segments.freeCount >= geometry.cleanBelow) {
       this.isExhausted = false;
       return null;
@@ -131,4 +137,18 @@ export class Background {
     yield* this.cleaner.clean(segment);
     return true;
   }
+}
+
+/** Gives up what no version has any more, page by page. */
+function* drainGraveyard(state: StoreState): Task<boolean> {
+  const { pool } = state;
+  let count = 0;
+  for (let node = pool.graveyard.nodes[0]; node !== undefined; node = pool.graveyard.nodes[0]) {
+    for (const page of node.pages) if (page !== NO_PAGE) pool.uncount(page, NO_PAGE);
+    pool.graveyard.nodes.shift();
+    pool.dropNode(node);
+    count += 1;
+    if (count % GRAVES_PER_TURN === 0) yield WAIT.turn;
+  }
+  return true;
 }

@@ -15,19 +15,22 @@ import { NODE_REGIONS } from "../format/checkpoint.ts";
 import { SUPERBLOCK_BYTES, type Superblock } from "../format/superblock.ts";
 import { BlockScan } from "./block_scan.ts";
 import { BadBlocks, type CheckReport } from "./check_report.ts";
-import { CheckpointLoader, LOAD_BUFFER_BYTES } from "./checkpoint_loader.ts";
+import { CheckpointLoader } from "./checkpoint_loader.ts";
 import { Damage } from "./damage.ts";
 import { DiskOps, OP } from "./disk_ops.ts";
 import { Geometry } from "./geometry.ts";
-import type { IndexNode } from "./index_node.ts";
+import { type IndexNode, NO_PAGE } from "./index_node.ts";
+import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
+import { ItemReader, LOAD_BUFFER_BYTES } from "./item_reader.ts";
 import { windowBytes } from "./log_cursor.ts";
+import { PageLoader } from "./page_loader.ts";
 import type { Expected } from "./recovery.ts";
 import { RollForward } from "./roll_forward.ts";
 import { SEGMENT } from "./segment_table.ts";
 import { StoreState } from "./state.ts";
 import { judgeSuperblock, type Refusal, readSuperblock, refuse } from "./superblocks.ts";
 import { type Task, TaskIo, WAIT } from "./task.ts";
-import { HOLE_PLACE, LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
+import type { VolumeIndex } from "./volume_index.ts";
 
 export class StoreCheck {
   /** The report, or why the store cannot be checked; null while it runs. */
@@ -86,11 +89,18 @@ export class StoreCheck {
     }
     const state = new StoreState(new Geometry(superblock.segmentBytes, superblock.segmentCount));
     const buffer = this.disk.allocate(LOAD_BUFFER_BYTES);
-    const loader = new CheckpointLoader(this.io, state, this.damage, buffer);
+    const reader = new ItemReader(this.io, state.geometry, buffer);
+    const loader = new CheckpointLoader(state, this.damage, reader);
     if (!(yield* loader.load(superblock))) {
       return refuse("damaged", "both copies of the checkpoint's root are damaged");
     }
+    const pages = new PageLoader(state, reader, (volume, lba, count, segment) =>
+      this.damage.add("page", volume, lba, count, segment, "does not verify"),
+    );
+    yield* pages.loadAll();
+    if (state.pool.isInexact) pages.recount();
     const forward = yield* this.rollForward(state, superblock);
+    this.checkCounts(state, pages);
     for (const volume of state.volumes.values()) this.blocksTotal += volume.usedBlocks;
     for (const volume of state.volumes.values()) {
       for (const node of volume.nodes) if (node !== null) yield* this.checkNode(volume, node);
@@ -105,6 +115,18 @@ export class StoreCheck {
     const forward = new RollForward(this.io, state, superblock, this.damage, windows);
     yield* forward.run();
     return forward;
+  }
+
+  /** What checkpoint and log say is live must be what all pages together say. */
+  private checkCounts(state: StoreState, pages: PageLoader): void {
+    const { segments, pool } = state;
+    if (pool.isInexact) return;
+    const stored = segments.liveBlocks.slice();
+    pages.recount();
+    for (let segment = 0; segment < stored.length; segment += 1) {
+      if (stored[segment] === segments.liveBlocks[segment]) continue;
+      this.damage.add("segment", 0, 0, 0, segment, "its count of live blocks is wrong");
+    }
   }
 
   private report(state: StoreState, superblock: Superblock, forward: RollForward): CheckReport {
@@ -144,7 +166,7 @@ export class StoreCheck {
   private *checkNode(volume: VolumeIndex, node: IndexNode): Task<void> {
     const { window } = this.scan;
     for (let region = 0; region < NODE_REGIONS; region += 1) {
-      if (node.counts[region] === 0) continue;
+      if (node.pages[region] === NO_PAGE) continue;
       const first = (node.number * NODE_REGIONS + region) * REGION_BLOCKS;
       const end = Math.min(first + REGION_BLOCKS, volume.blocks);
       for (let lba = first; lba < end; lba += 1) {

@@ -1,81 +1,73 @@
 /**
- * Reads a checkpoint into memory: root, nodes, pages. What does not verify is not believed: a
- * damaged page makes its 512 blocks LOST (reads answer io until a mirror's copy heals them), a
- * damaged node those of its 256 regions; the other copy stands in for a damaged root.
+ * Reads a checkpoint: the root and the nodes; pages are read when they are needed. What does not
+ * verify is not believed: a damaged node makes the blocks of its 256 regions LOST (reads answer
+ * io until a mirror's copy heals them); the other copy stands in for a damaged root.
  */
-import { REGION_BLOCKS } from "../base/units.ts";
-import { type Decoded, decode } from "../format/codec.ts";
+import { REGION_BLOCKS, roundUp, type VolumeId } from "../base/units.ts";
+import { decode } from "../format/codec.ts";
 import {
   NODE_REGION,
   NODE_REGIONS,
-  PAGE_BYTES,
-  PAGE_ENTRY,
   ROOT,
-  SPARSE_ENTRY,
+  ROOT_FLAG,
   STORED_SEGMENT,
 } from "../format/checkpoint.ts";
-import { viewOf } from "../format/layout.ts";
-import {
-  decodeItemHeader,
-  ITEM_HEADER_BYTES,
-  ITEM_KIND,
-  ItemHeader,
-  itemBodyIsWhole,
-  PLACE_UNIT,
-} from "../format/segment.ts";
+import { ITEM_HEADER_BYTES, ITEM_KIND, PLACE_UNIT } from "../format/segment.ts";
 import type { Superblock } from "../format/superblock.ts";
-import { roundUp } from "../base/units.ts";
-import { rootChunkBytes } from "./checkpointer.ts";
+import { type Root, rootChunkBytes } from "./checkpoint_root.ts";
 import type { Damage } from "./damage.ts";
-import type { IndexNode } from "./index_node.ts";
+import { IndexNode } from "./index_node.ts";
+import type { ItemReader } from "./item_reader.ts";
 import { SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
-import type { Task, TaskIo } from "./task.ts";
-import { LOST_PLACE, NODE_BLOCKS, type VolumeIndex } from "./volume_index.ts";
+import type { Task } from "./task.ts";
+import { NODE_BLOCKS, type VolumeIndex } from "./volume_index.ts";
 
-export const LOAD_BUFFER_BYTES = 1024 * 1024;
 /** Tag of a region of which nothing is known: later than every other in its epoch. */
 const POINT_MAX = 0xffffffff;
 const VOLUME_BLOCKS_MAX = 2 ** 38;
+/** Nodes closer to each other than this are read at once. */
+const GAP_PLACES_MAX = (64 * 1024) / PLACE_UNIT;
 
-type Root = Decoded<typeof ROOT>;
-type RootNode = Root["volumes"][number]["nodes"][number];
+/** A node to read, and who holds it: a version, or the graveyard. */
+interface Wanted {
+  readonly place: number;
+  readonly bytes: number;
+  readonly volume: VolumeId;
+  readonly number: number;
+  readonly version: VolumeIndex | null;
+}
 
 export class CheckpointLoader {
   /** Where the chunks of both roots lie. */
   readonly rootPlaces: number[] = [];
   readonly rootBytes: number[] = [];
-  private readonly io: TaskIo;
   private readonly state: StoreState;
   private readonly damage: Damage;
-  private readonly buffer: Uint8Array;
-  private readonly view: DataView;
-  private readonly header = new ItemHeader();
-  /** Where the buffer's first byte lies on disk, and how much of it is valid. */
-  private bufferOffset = 0;
-  private bufferLength = 0;
-  private readonly lostPages: { volume: VolumeIndex; node: IndexNode; region: number }[] = [];
+  private readonly reader: ItemReader;
+  private readonly wanted: Wanted[] = [];
+  /** Pages that several nodes may share, by the place of their stored version; else null. */
+  private sharedPages: Map<number, number> | null = null;
 
-  constructor(io: TaskIo, state: StoreState, damage: Damage, buffer: Uint8Array) {
-    this.io = io;
+  constructor(state: StoreState, damage: Damage, reader: ItemReader) {
     this.state = state;
     this.damage = damage;
-    this.buffer = buffer;
-    this.view = viewOf(buffer);
+    this.reader = reader;
   }
 
-  /** Loads everything; false if neither root can be read. */
+  /** Loads root and nodes; false if neither root can be read. */
   *load(superblock: Superblock): Task<boolean> {
     const root = yield* this.findRoot(superblock);
     if (root === null || !this.takeRoot(root)) return false;
-    for (const stored of root.volumes) {
-      const volume = this.state.volume(stored.id) as VolumeIndex;
-      for (const node of stored.nodes) yield* this.loadNode(volume, node);
-      for (const node of volume.nodes) if (node !== null) settleNode(node);
-      volume.dirtyNodes = [];
+    if (root.graveNodes.length > 0 || root.gravePages.length > 0) this.sharedPages = new Map();
+    yield* this.loadNodes();
+    for (const grave of root.gravePages) this.takeGravePage(grave);
+    const { pool } = this.state;
+    for (const volume of this.state.volumes.values()) {
+      for (const node of volume.nodes) {
+        if (node !== null) volume.usedBlocks += node.usedBlocks(pool.pages);
+      }
     }
-    // A page that was lost is stored as lost, so that its item is not needed any longer.
-    for (const { volume, node, region } of this.lostPages) volume.markChanged(node, region);
     return true;
   }
 
@@ -99,17 +91,18 @@ export class CheckpointLoader {
     const root = new Uint8Array(rootBytes);
     const places: number[] = [];
     const lengths: number[] = [];
+    const { reader } = this;
     let place = lastPlace;
     for (let number = count - 1; number >= 0; number -= 1) {
       const bytes = Math.min(chunkBytes, rootBytes - number * chunkBytes);
       const length = ITEM_HEADER_BYTES + roundUp(bytes, 16);
-      const at = yield* this.readItem(place, length, ITEM_KIND.root);
-      if (at < 0 || this.header.subject !== number) return null;
+      const at = yield* reader.read(place, length, ITEM_KIND.root, 0);
+      if (at < 0 || reader.header.subject !== number) return null;
       const body = at + ITEM_HEADER_BYTES;
-      root.set(this.buffer.subarray(body, body + bytes), number * chunkBytes);
+      root.set(reader.buffer.subarray(body, body + bytes), number * chunkBytes);
       places.push(place);
       lengths.push(length);
-      place = this.header.number;
+      place = reader.header.number;
     }
     this.rootPlaces.push(...places);
     this.rootBytes.push(...lengths);
@@ -126,10 +119,15 @@ export class CheckpointLoader {
     for (const stored of root.volumes) {
       if (stored.blocks < 1 || stored.blocks > VOLUME_BLOCKS_MAX) return false;
       if (state.volume(stored.id) !== undefined) return false;
-      const volume = state.addVolume({ id: stored.id as VolumeIndex["id"], blocks: stored.blocks });
-      for (const node of stored.nodes) {
-        if (node.run < 1 || node.number + node.run > volume.nodes.length) return false;
-      }
+      const id = stored.id as VolumeId;
+      const volume = state.addVolume({ id, blocks: stored.blocks });
+      if (!this.takeNodes(volume, stored.nodes)) return false;
+    }
+    for (const { volume, number, place, bytes } of root.graveNodes) {
+      this.wanted.push({ place, bytes, volume: volume as VolumeId, number, version: null });
+    }
+    for (const { place, units } of root.gravePages) {
+      if (!state.geometry.holdsItem(place, units * PLACE_UNIT)) return false;
     }
     for (const meta of root.metas) {
       if (meta.slot >= state.metas.length) return false;
@@ -141,151 +139,148 @@ export class CheckpointLoader {
       state.segments.state[segment] = isFree ? SEGMENT.free : SEGMENT.sealed;
       state.segments.stamp[segment] = stored.stamp;
       state.segments.lastSeq[segment] = stored.lastSeq;
+      state.segments.liveBlocks[segment] = stored.liveBlocks;
+      state.segments.liveBlockCount += stored.liveBlocks;
     }
+    state.pool.isInexact = (root.flags & ROOT_FLAG.inexact) !== 0;
     state.streamEpoch = root.streamEpoch;
     state.streamSeqs.set(root.streamSeqs);
     return true;
   }
 
-  private *loadNode(volume: VolumeIndex, stored: RootNode): Task<void> {
-    for (let number = stored.number; number < stored.number + stored.run; number += 1) {
-      volume.wideEpochs[number] = stored.tagEpoch;
-      volume.widePoints[number] = stored.tagPoint;
-    }
-    if (stored.place === 0) return;
-    const node = volume.nodeOf(stored.number);
-    const at = yield* this.readItem(stored.place, stored.bytes, ITEM_KIND.node);
-    const { header } = this;
-    const isIt =
-      at >= 0 &&
-      header.subject === volume.id &&
-      header.number === stored.number &&
-      header.count * NODE_REGION.sizeBytes <= header.bodyBytes;
-    if (!isIt) {
-      this.loseNode(volume, node, stored.place);
-      return;
-    }
-    node.place = stored.place;
-    node.bytes = stored.bytes;
-    this.state.segments.addMeta(node.place, node.bytes);
-    let entryAt = at + ITEM_HEADER_BYTES;
-    for (let index = 0; index < header.count; index += 1) {
-      const region = NODE_REGION.region.get(this.view, entryAt);
-      if (region < NODE_REGIONS) {
-        node.pagePlaces[region] = NODE_REGION.pagePlace.get(this.view, entryAt);
-        node.pageUnits[region] = NODE_REGION.pageUnits.get(this.view, entryAt);
-        node.tagEpochs[region] = NODE_REGION.tagEpoch.get(this.view, entryAt);
-        node.tagPoints[region] = NODE_REGION.tagPoint.get(this.view, entryAt);
+  private takeNodes(version: VolumeIndex, nodes: Root["volumes"][number]["nodes"]): boolean {
+    for (const stored of nodes) {
+      const { number, run, place, bytes } = stored;
+      if (run < 1 || number + run > version.nodes.length) return false;
+      for (let each = number; each < number + run; each += 1) {
+        version.wideEpochs[each] = stored.tagEpoch;
+        version.widePoints[each] = stored.tagPoint;
       }
-      entryAt += NODE_REGION.sizeBytes;
-    }
-    yield* this.loadPages(volume, node);
-  }
-
-  /** Pages in the order in which they lie, so that neighbours cost one read. */
-  private *loadPages(volume: VolumeIndex, node: IndexNode): Task<void> {
-    const regions: number[] = [];
-    for (let region = 0; region < NODE_REGIONS; region += 1) {
-      if (node.pagePlaces[region] !== 0) regions.push(region);
-    }
-    regions.sort((left, right) => node.pagePlaces[left]! - node.pagePlaces[right]!);
-    for (const region of regions) {
-      const place = node.pagePlaces[region]!;
-      const length = node.pageUnits[region]! * PLACE_UNIT;
-      const at = yield* this.readItem(place, length, ITEM_KIND.page);
-      const number = node.number * NODE_REGIONS + region;
-      const isIt = at >= 0 && this.header.subject === volume.id && this.header.number === number;
-      if (isIt && this.takePage(volume, number * REGION_BLOCKS, at)) {
-        this.state.segments.addMeta(place, length);
-      } else {
-        node.pagePlaces[region] = 0;
-        node.pageUnits[region] = 0;
-        this.losePage(volume, node, region, place);
-      }
-    }
-  }
-
-  private takePage(volume: VolumeIndex, lba: number, at: number): boolean {
-    const { header, view } = this;
-    const body = at + ITEM_HEADER_BYTES;
-    const isSparse = header.form === 1;
-    const step = isSparse ? SPARSE_ENTRY.sizeBytes : PAGE_ENTRY.sizeBytes;
-    const count = isSparse ? header.count : REGION_BLOCKS;
-    if (count * step > header.bodyBytes || header.bodyBytes > PAGE_BYTES) return false;
-    for (let index = 0; index < count; index += 1) {
-      const entryAt = body + index * step;
-      const block = isSparse ? SPARSE_ENTRY.block.get(view, entryAt) : index;
-      const place =
-        PAGE_ENTRY.placeLow.get(view, entryAt) +
-        PAGE_ENTRY.placeHigh.get(view, entryAt) * 4294967296;
-      if (place === 0) continue;
-      if (block >= REGION_BLOCKS || lba + block >= volume.blocks) return false;
-      const isKnown = place === LOST_PLACE || this.state.geometry.isBlockPlace(place);
-      volume.set(lba + block, isKnown ? place : LOST_PLACE, PAGE_ENTRY.check.get(view, entryAt));
+      if (place !== 0) this.wanted.push({ place, bytes, volume: version.id, number, version });
     }
     return true;
   }
 
-  private losePage(volume: VolumeIndex, node: IndexNode, region: number, place: number): void {
-    const lba = node.number * NODE_BLOCKS + region * REGION_BLOCKS;
-    const count = Math.min(REGION_BLOCKS, volume.blocks - lba);
-    if (count <= 0) return;
-    const segment = this.state.geometry.segmentOf(place);
-    this.damage.add("page", volume.id, lba, count, segment, "does not verify");
-    for (let block = 0; block < count; block += 1) volume.set(lba + block, LOST_PLACE, 0);
-    this.lostPages.push({ volume, node, region });
-  }
-
-  private loseNode(volume: VolumeIndex, node: IndexNode, place: number): void {
-    const lba = node.number * NODE_BLOCKS;
-    const count = Math.min(NODE_BLOCKS, volume.blocks - lba);
-    const segment = this.state.geometry.segmentOf(place);
-    this.damage.add("node", volume.id, lba, count, segment, "does not verify");
-    for (let region = 0; region < NODE_REGIONS; region += 1) {
-      const first = lba + region * REGION_BLOCKS;
-      const blocks = Math.min(REGION_BLOCKS, volume.blocks - first);
-      if (blocks <= 0) break;
-      for (let block = 0; block < blocks; block += 1) volume.set(first + block, LOST_PLACE, 0);
-      node.raiseTag(region, Math.max(1, this.state.streamEpoch), POINT_MAX);
-      this.lostPages.push({ volume, node, region });
+  /** Nodes in the order in which they lie, each once however many hold it. */
+  private *loadNodes(): Task<void> {
+    const { wanted } = this;
+    wanted.sort((left, right) => left.place - right.place);
+    let last: IndexNode | null = null;
+    for (let index = 0; index < wanted.length; index += 1) {
+      const each = wanted[index]!;
+      if (last !== null && last.place === each.place && last.volume === each.volume) {
+        last.refs += 1;
+      } else {
+        last = yield* this.loadNode(each, this.aheadOf(index));
+      }
+      if (each.version !== null) each.version.nodes[each.number] = last;
+      else this.state.pool.graveyard.nodes.push(last);
     }
   }
 
-  /** Reads an item and checks it; its position in the buffer, or -1. */
-  private *readItem(place: number, length: number, kind: number): Task<number> {
+  /** The place up to which nodes lie close together from this one on. */
+  private aheadOf(index: number): number {
+    const { wanted } = this;
+    let end = wanted[index]!.place + wanted[index]!.bytes / PLACE_UNIT;
+    for (let next = index + 1; next < wanted.length; next += 1) {
+      const { place, bytes } = wanted[next]!;
+      if (place - end > GAP_PLACES_MAX) break;
+      end = place + bytes / PLACE_UNIT;
+    }
+    return end;
+  }
+
+  private *loadNode(wanted: Wanted, ahead: number): Task<IndexNode> {
+    const { reader } = this;
+    const node = new IndexNode(wanted.volume, wanted.number);
+    const at = yield* reader.read(wanted.place, wanted.bytes, ITEM_KIND.node, ahead);
+    const { header, view } = reader;
+    const isIt = at >= 0 && header.subject === wanted.volume && header.number === wanted.number;
+    if (!isIt || !this.isSound(at)) {
+      this.loseNode(node, wanted);
+      return node;
+    }
+    node.place = wanted.place;
+    node.bytes = wanted.bytes;
+    this.state.segments.addMeta(node.place, node.bytes);
+    for (let index = 0; index < header.count; index += 1) {
+      const entryAt = at + ITEM_HEADER_BYTES + index * NODE_REGION.sizeBytes;
+      const region = NODE_REGION.region.get(view, entryAt);
+      node.tagEpochs[region] = NODE_REGION.tagEpoch.get(view, entryAt);
+      node.tagPoints[region] = NODE_REGION.tagPoint.get(view, entryAt);
+      const place = NODE_REGION.pagePlace.get(view, entryAt);
+      if (place === 0) continue;
+      node.pageCount += 1;
+      node.pages[region] = this.takePage(
+        place,
+        NODE_REGION.pageUnits.get(view, entryAt),
+        NODE_REGION.entryCount.get(view, entryAt),
+        NODE_REGION.lostCount.get(view, entryAt),
+      );
+    }
+    return node;
+  }
+
+  /** True if the entries of the node just read say what can be. */
+  private isSound(at: number): boolean {
+    const { header, view } = this.reader;
     const { geometry } = this.state;
-    if (length < ITEM_HEADER_BYTES || length > LOAD_BUFFER_BYTES / 2) return -1;
-    if (!geometry.isPlace(place)) return -1;
-    const offset = place * PLACE_UNIT;
-    const segment = geometry.segmentOf(place);
-    const segmentEnd = geometry.offsetOf(segment) + geometry.segmentBytes;
-    if (offset + length > segmentEnd) return -1;
-    const inBuffer = offset >= this.bufferOffset;
-    if (!inBuffer || offset + length > this.bufferOffset + this.bufferLength) {
-      const from = offset - (offset % 4096);
-      const want = Math.min(LOAD_BUFFER_BYTES, segmentEnd - from);
-      yield* this.fill(from, want, roundUp(offset + length - from, 4096));
-      if (offset + length > this.bufferOffset + this.bufferLength) return -1;
+    if (header.count * NODE_REGION.sizeBytes > header.bodyBytes) return false;
+    let before = -1;
+    for (let index = 0; index < header.count; index += 1) {
+      const entryAt = at + ITEM_HEADER_BYTES + index * NODE_REGION.sizeBytes;
+      const region = NODE_REGION.region.get(view, entryAt);
+      if (region <= before || region >= NODE_REGIONS) return false;
+      before = region;
+      const entryCount = NODE_REGION.entryCount.get(view, entryAt);
+      if (entryCount > REGION_BLOCKS) return false;
+      if (NODE_REGION.lostCount.get(view, entryAt) > entryCount) return false;
+      const place = NODE_REGION.pagePlace.get(view, entryAt);
+      const bytes = NODE_REGION.pageUnits.get(view, entryAt) * PLACE_UNIT;
+      if (place !== 0 && !geometry.holdsItem(place, bytes)) return false;
     }
-    const at = offset - this.bufferOffset;
-    if (!decodeItemHeader(this.buffer, this.view, at, this.header)) return -1;
-    if (this.header.kind !== kind || this.header.bodyBytes !== length - ITEM_HEADER_BYTES) {
-      return -1;
-    }
-    return itemBodyIsWhole(this.buffer, at, this.header) ? at : -1;
+    return true;
   }
 
-  /** Reads ahead; if the disk cannot, only what is needed. */
-  private *fill(from: number, want: number, need: number): Task<void> {
-    this.bufferOffset = from;
-    this.bufferLength = 0;
-    let got = yield* this.io.read(from, this.buffer, 0, want);
-    if (got !== want && need < want) got = yield* this.io.read(from, this.buffer, 0, need);
-    if (got > 0) this.bufferLength = got;
+  /** The page whose stored version lies there, held once more. */
+  private takePage(place: number, units: number, entryCount: number, lostCount: number): number {
+    const { pages } = this.state.pool;
+    const known = this.sharedPages?.get(place);
+    if (known !== undefined) {
+      pages.refs[known] = pages.refs[known]! + 1;
+      return known;
+    }
+    const page = pages.create();
+    pages.places[page] = place;
+    pages.units[page] = units;
+    pages.counts[page] = entryCount;
+    pages.losts[page] = lostCount;
+    this.state.segments.addMeta(place, units * PLACE_UNIT);
+    this.sharedPages?.set(place, page);
+    return page;
   }
-}
 
-function settleNode(node: IndexNode): void {
-  node.changed.fill(0);
-  node.isDirty = false;
+  private takeGravePage(grave: Root["gravePages"][number]): void {
+    const { pool } = this.state;
+    const page = this.takePage(grave.place, grave.units, grave.entryCount, grave.lostCount);
+    pool.graveyard.pages.push({ page, volume: grave.volume as VolumeId, region: grave.region });
+  }
+
+  private loseNode(node: IndexNode, wanted: Wanted): void {
+    const { pool, geometry } = this.state;
+    pool.isInexact = true;
+    const lba = node.number * NODE_BLOCKS;
+    const inVolume = (wanted.version?.blocks ?? 0) - lba;
+    const count = Math.max(0, Math.min(NODE_BLOCKS, inVolume));
+    const segment = geometry.segmentOf(wanted.place);
+    this.damage.add("node", node.volume, lba, count, segment, "does not verify");
+    for (let region = 0; region * REGION_BLOCKS < count; region += 1) {
+      const page = pool.createPage();
+      pool.losePage(page, Math.min(REGION_BLOCKS, count - region * REGION_BLOCKS));
+      node.pages[region] = page;
+      node.pageCount += 1;
+      node.raiseTag(region, Math.max(1, this.state.streamEpoch), POINT_MAX);
+    }
+    pool.touchNode(node);
+  }
 }

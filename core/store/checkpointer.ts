@@ -2,42 +2,27 @@
  * Writes checkpoints: what changed in the index since the one before, then the root, then, when
  * all of that and every record it speaks of is durable, the superblock that names it.
  *
- * It takes many turns, and clients go on meanwhile. The checkpoint may therefore say more than
- * the log before its cut; that is right, because the log from the cut on is durable before the
- * superblock is written, and rolling it forward over newer pages ends in the same state: for each
- * block its last record decides. A page is never written that speaks of records that a power cut
- * could still take.
+ * It takes many turns, and clients go on meanwhile. A checkpoint is nevertheless exact: it says
+ * what was true at its cut, the moment at which it began, because it holds every node that it is
+ * going to write, and whoever changes a held node or its pages changes a copy (`index_pool.ts`).
+ * The log from the cut on is therefore applied once, and only once, by roll-forward.
  */
-import { assert } from "../base/assert.ts";
 import { encode } from "../format/codec.ts";
-import {
-  META_SLOTS,
-  NODE_REGION,
-  NODE_REGIONS,
-  PAGE_BYTES,
-  PAGE_WORDS,
-  ROOT,
-  ROOT_CHUNK_BYTES,
-  SPARSE_ENTRY,
-  SPARSE_MAX,
-  STORED_SEGMENT,
-} from "../format/checkpoint.ts";
-import { encodeItemHeader, ITEM_HEADER_BYTES, ITEM_KIND, ItemHeader } from "../format/segment.ts";
+import { NODE_REGIONS, ROOT } from "../format/checkpoint.ts";
+import { ITEM_HEADER_BYTES } from "../format/segment.ts";
 import type { LaneCut, Superblock } from "../format/superblock.ts";
-import type { Decoded } from "../format/codec.ts";
 import { roundUp } from "../base/units.ts";
+import { CheckpointItems, NODE_ITEM_BYTES_MAX, PAGE_ITEM_BYTES_MAX } from "./checkpoint_items.ts";
+import { RootCut, rootChunkBytes } from "./checkpoint_root.ts";
 import { type IndexNode, NO_PAGE } from "./index_node.ts";
+import type { RetiredPlaces } from "./index_pool.ts";
 import type { LogWriter } from "./log_writer.ts";
-import { SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
 import { writeSuperblock } from "./superblocks.ts";
 import { type Task, type TaskIo, WAIT } from "./task.ts";
-import { RetiredPlaces, type VolumeIndex } from "./volume_index.ts";
 
 /** Pages written in one turn. */
 const PAGES_PER_TURN = 32;
-
-type Root = Decoded<typeof ROOT>;
 
 export class Checkpointer {
   /** Batches up to this number are not needed for roll-forward any more. */
@@ -50,7 +35,8 @@ export class Checkpointer {
   superblock: Superblock;
   private rootPlaces: number[] = [];
   private rootBytes: number[] = [];
-  private readonly header = new ItemHeader();
+  private written = 0;
+  private readonly items: CheckpointItems;
   private readonly state: StoreState;
   private readonly writer: LogWriter;
   private readonly io: TaskIo;
@@ -69,6 +55,7 @@ export class Checkpointer {
     this.io = io;
     this.buffer = buffer;
     this.superblock = superblock;
+    this.items = new CheckpointItems(state, writer);
   }
 
   /** After load: where the current root's chunks lie. */
@@ -81,18 +68,19 @@ export class Checkpointer {
   *run(clean: boolean, urgent: boolean): Task<boolean> {
     const { state, writer } = this;
     const cuts: [LaneCut, LaneCut] = [newCut(), newCut()];
+    // The cut: from here to the first wait nothing else happens.
     writer.hot.cut(cuts[0]);
     writer.cold.cut(cuts[1]);
     const cutSeq = writer.seq;
     this.beganAtBytes = writer.bytesWritten;
-    const retiring = state.retired.now;
-    state.retired.now = new RetiredPlaces();
-    for (const volume of state.volumes.values()) {
-      const nodes = volume.dirtyNodes;
-      volume.dirtyNodes = [];
-      for (const node of nodes) yield* this.writeNode(volume, node, retiring, urgent);
+    const retiring = state.pool.takeRetired();
+    const cut = new RootCut(state);
+    for (const node of state.pool.freeze()) {
+      yield* this.writeNode(node, retiring, urgent);
+      state.pool.dropNode(node);
     }
-    const root = encode(ROOT, this.captureRoot());
+    state.pool.isFrozen = false;
+    const root = encode(ROOT, cut.build());
     const oldPlaces = this.rootPlaces;
     const oldBytes = this.rootBytes;
     this.rootPlaces = [];
@@ -129,104 +117,27 @@ export class Checkpointer {
     }
   }
 
-  private *writeNode(
-    volume: VolumeIndex,
-    node: IndexNode,
-    retiring: RetiredPlaces,
-    urgent: boolean,
-  ): Task<void> {
-    // From here on a change of the node counts for the next checkpoint.
-    node.isDirty = false;
-    let written = 0;
+  /** Writes the node's dirty pages, then the node. */
+  private *writeNode(node: IndexNode, retiring: RetiredPlaces, urgent: boolean): Task<void> {
+    const { items } = this;
+    const { pages } = this.state.pool;
     for (let region = 0; region < NODE_REGIONS; region += 1) {
-      if (node.changed[region] === 0) continue;
-      if (node.isGone) return;
-      node.changed[region] = 0;
-      if (node.pages[region] === NO_PAGE) continue;
-      yield* this.room(ITEM_HEADER_BYTES + PAGE_BYTES);
-      // The page may have gone while this waited for room.
-      const words = volume.pageWords(node, region);
-      if (words !== null) this.putPage(volume, node, region, words, retiring);
-      written += 1;
-      if (!urgent && written % PAGES_PER_TURN === 0) yield WAIT.turn;
+      const page = node.pages[region]!;
+      if (page === NO_PAGE || pages.dirty[page] === 0) continue;
+      yield* this.room(PAGE_ITEM_BYTES_MAX);
+      items.putPage(node, region);
+      retiring.push(pages.places[page]!, pages.units[page]! * 16);
+      pages.places[page] = items.lastPlace;
+      pages.units[page] = items.lastBytes / 16;
+      pages.markClean(page);
+      this.written += 1;
+      if (!urgent && this.written % PAGES_PER_TURN === 0) yield WAIT.turn;
     }
-    yield* this.room(ITEM_HEADER_BYTES + roundUp(NODE_REGIONS * NODE_REGION.sizeBytes, 16));
-    if (!node.isGone) this.putNode(volume, node, retiring);
-  }
-
-  private putPage(
-    volume: VolumeIndex,
-    node: IndexNode,
-    region: number,
-    words: Uint32Array,
-    retiring: RetiredPlaces,
-  ): void {
-    const lane = this.writer.cold;
-    lane.reserve(ITEM_HEADER_BYTES + PAGE_BYTES, false);
-    const { buffer, view } = lane.itemBatch;
-    const at = lane.itemAt + ITEM_HEADER_BYTES;
-    const count = node.counts[region]!;
-    const isSparse = count <= SPARSE_MAX;
-    const header = this.header;
-    header.kind = ITEM_KIND.page;
-    header.form = isSparse ? 1 : 0;
-    header.count = isSparse ? count : 0;
-    header.bodyBytes = isSparse
-      ? sparsePage(buffer, view, at, words)
-      : densePage(buffer, at, words);
-    header.subject = volume.id;
-    header.number = node.number * NODE_REGIONS + region;
-    if (node.pagePlaces[region] !== 0) {
-      retiring.push(node.pagePlaces[region]!, node.pageUnits[region]! * 16);
-    }
-    node.pagePlaces[region] = lane.itemPlace;
-    node.pageUnits[region] = this.commit(header) / 16;
-  }
-
-  private putNode(volume: VolumeIndex, node: IndexNode, retiring: RetiredPlaces): void {
-    const lane = this.writer.cold;
-    lane.reserve(ITEM_HEADER_BYTES + roundUp(NODE_REGIONS * NODE_REGION.sizeBytes, 16), false);
-    const { buffer, view } = lane.itemBatch;
-    let at = lane.itemAt + ITEM_HEADER_BYTES;
-    let count = 0;
-    for (let region = 0; region < NODE_REGIONS; region += 1) {
-      const place = node.pagePlaces[region]!;
-      const epoch = node.tagEpochs[region]!;
-      const point = node.tagPoints[region]!;
-      if (place === 0 && epoch === 0 && point === 0) continue;
-      NODE_REGION.pagePlace.set(view, at, place);
-      NODE_REGION.tagEpoch.set(view, at, epoch);
-      NODE_REGION.tagPoint.set(view, at, point);
-      NODE_REGION.region.set(view, at, region);
-      NODE_REGION.pageUnits.set(view, at, node.pageUnits[region]!);
-      at += NODE_REGION.sizeBytes;
-      count += 1;
-    }
-    const bytes = count * NODE_REGION.sizeBytes;
-    const padded = roundUp(bytes, 16);
-    buffer.fill(0, at, at + padded - bytes);
-    if (node.place !== 0) retiring.push(node.place, node.bytes);
-    node.place = lane.itemPlace;
-    const header = this.header;
-    header.kind = ITEM_KIND.node;
-    header.form = 0;
-    header.count = count;
-    header.bodyBytes = padded;
-    header.subject = volume.id;
-    header.number = node.number;
-    node.bytes = this.commit(header);
-  }
-
-  /** Ends the item reserved in the cold lane; counts it as live; returns its length. */
-  private commit(header: ItemHeader): number {
-    const { cold, hot } = this.writer;
-    const place = cold.itemPlace;
-    const length = ITEM_HEADER_BYTES + header.bodyBytes;
-    encodeItemHeader(cold.itemBatch.buffer, cold.itemBatch.view, cold.itemAt, header);
-    cold.commit(128 + header.kind, header.subject, 0, header.bodyBytes, length, hot.appended);
-    this.writer.noteAppended();
-    this.state.segments.addMeta(place, length);
-    return length;
+    yield* this.room(NODE_ITEM_BYTES_MAX);
+    items.putNode(node);
+    retiring.push(node.place, node.bytes);
+    node.place = items.lastPlace;
+    node.bytes = items.lastBytes;
   }
 
   private *room(bytes: number): Task<void> {
@@ -236,125 +147,23 @@ export class Checkpointer {
 
   /** Writes one copy of the root; returns where its last chunk lies. */
   private *writeRoot(root: Uint8Array): Task<number> {
-    const lane = this.writer.cold;
+    const { items } = this;
     const chunkBytesMax = rootChunkBytes(this.state.geometry.segmentBytes);
     let previous = 0;
     let number = 0;
     for (let from = 0; from < root.length; from += chunkBytesMax) {
-      const bytes = Math.min(chunkBytesMax, root.length - from);
-      const padded = roundUp(bytes, 16);
-      yield* this.room(ITEM_HEADER_BYTES + padded);
-      lane.reserve(ITEM_HEADER_BYTES + padded, false);
-      const { buffer } = lane.itemBatch;
-      const at = lane.itemAt + ITEM_HEADER_BYTES;
-      buffer.set(root.subarray(from, from + bytes), at);
-      buffer.fill(0, at + bytes, at + padded);
-      const place = lane.itemPlace;
-      const header = this.header;
-      header.kind = ITEM_KIND.root;
-      header.form = 0;
-      header.count = 0;
-      header.bodyBytes = padded;
-      header.subject = number;
-      header.number = previous;
-      const length = this.commit(header);
-      this.rootPlaces.push(place);
-      this.rootBytes.push(length);
-      previous = place;
+      const chunk = root.subarray(from, from + chunkBytesMax);
+      yield* this.room(ITEM_HEADER_BYTES + roundUp(chunk.length, 16));
+      items.putRootChunk(chunk, number, previous);
+      this.rootPlaces.push(items.lastPlace);
+      this.rootBytes.push(items.lastBytes);
+      previous = items.lastPlace;
       number += 1;
     }
     return previous;
   }
-
-  /** Everything but nodes and pages, at this moment. */
-  private captureRoot(): Root {
-    const { state } = this;
-    const { segments } = state;
-    const table: Root["segments"] = [];
-    for (let segment = 0; segment < segments.state.length; segment += 1) {
-      const isFree =
-        segments.state[segment] === SEGMENT.free || segments.state[segment] === SEGMENT.discarding;
-      table.push({
-        state: isFree ? STORED_SEGMENT.free : STORED_SEGMENT.used,
-        stamp: segments.stamp[segment]!,
-        lastSeq: segments.lastSeq[segment]!,
-      });
-    }
-    const metas: Root["metas"] = [];
-    for (let slot = 0; slot < META_SLOTS; slot += 1) {
-      const bytes = state.metas[slot];
-      if (bytes !== null && bytes !== undefined) metas.push({ slot, bytes });
-    }
-    return {
-      volumes: [...state.volumes.values()].map((volume) => ({
-        id: volume.id,
-        blocks: volume.blocks,
-        nodes: nodesOf(volume),
-      })),
-      segments: table,
-      metas,
-      streamEpoch: state.streamEpoch,
-      streamSeqs: [...state.streamSeqs],
-    };
-  }
-}
-
-/** Root chunks are smaller in stores with very small segments. */
-export function rootChunkBytes(segmentBytes: number): number {
-  return Math.min(ROOT_CHUNK_BYTES, segmentBytes / 4);
-}
-
-type RootNode = Root["volumes"][number]["nodes"][number];
-
-function nodesOf(volume: VolumeIndex): RootNode[] {
-  const nodes: RootNode[] = [];
-  for (let number = 0; number < volume.nodes.length; number += 1) {
-    const node = volume.nodes[number];
-    const tagEpoch = volume.wideEpochs[number]!;
-    const tagPoint = volume.widePoints[number]!;
-    // A node made since the checkpoint began has no place: the log after the cut makes it anew.
-    const place = node?.place ?? 0;
-    if (place === 0 && tagEpoch === 0 && tagPoint === 0) continue;
-    const last = nodes[nodes.length - 1];
-    const isRun =
-      last !== undefined &&
-      place === 0 &&
-      last.place === 0 &&
-      last.number + last.run === number &&
-      last.tagEpoch === tagEpoch &&
-      last.tagPoint === tagPoint;
-    if (isRun) last.run += 1;
-    else nodes.push({ number, run: 1, place, bytes: node?.bytes ?? 0, tagEpoch, tagPoint });
-  }
-  return nodes;
 }
 
 function newCut(): LaneCut {
   return { segment: 0, offset: 0, seq: 0, successor: 0 };
-}
-
-/** Stores a page whole; returns its bytes. Words are little-endian on every machine Bun runs on. */
-function densePage(buffer: Uint8Array, at: number, words: Uint32Array): number {
-  buffer.set(new Uint8Array(words.buffer, words.byteOffset, PAGE_BYTES), at);
-  return PAGE_BYTES;
-}
-
-/** Stores the blocks of a page that are there; returns the bytes, padded. */
-function sparsePage(buffer: Uint8Array, view: DataView, at: number, words: Uint32Array): number {
-  let position = at;
-  for (let word = 0; word < PAGE_WORDS; word += 2) {
-    const low = words[word]!;
-    const high = words[word + 1]!;
-    if (low === 0 && (high & 0xffff) === 0) continue;
-    SPARSE_ENTRY.placeLow.set(view, position, low);
-    SPARSE_ENTRY.placeHigh.set(view, position, high & 0xffff);
-    SPARSE_ENTRY.check.set(view, position, high >>> 16);
-    SPARSE_ENTRY.block.set(view, position, word / 2);
-    SPARSE_ENTRY.reserved.set(view, position, 0);
-    position += SPARSE_ENTRY.sizeBytes;
-  }
-  assert(position - at <= PAGE_BYTES, "checkpoint: sparse page longer than a dense one");
-  const end = at + roundUp(position - at, 16);
-  buffer.fill(0, position, end);
-  return end - at;
 }

@@ -2,16 +2,18 @@
  * Moves what is live out of a segment, so that the segment becomes free.
  *
  * It finds live blocks by asking the index: at every multiple of 16 bytes an entry may begin; if
- * the index says that the block it names lies exactly there, it is live. So it needs no log
- * structure, and damage in one record does not hide the others. Moved blocks keep their bytes,
- * checksums and age, and go to the cold lane: apart from what clients write now.
+ * any version of the volume says that the block it names lies exactly there, it is live. So it
+ * needs no log structure, and damage in one record does not hide the others. Moved blocks keep
+ * their bytes, checksums and age, and go to the cold lane: apart from what clients write now.
+ *
+ * Pages of the newest checkpoint that have not changed since are copied as they lie, and the
+ * nodes that hold them are written anew by the next checkpoint.
  *
  * A block that does not verify is left where it is and reported; its segment stays until the
  * block was healed or overwritten.
  */
 import { viewOf } from "../format/layout.ts";
 import { ENTRY, STORED_BLOCK_BYTES, verifyEntry } from "../format/record.ts";
-import { NODE_REGIONS } from "../format/checkpoint.ts";
 import {
   decodeItemHeader,
   encodeItemHeader,
@@ -19,12 +21,20 @@ import {
   ITEM_KIND,
   ITEM_MAGIC,
   ItemHeader,
+  itemBodyIsWhole,
+  MOVE_SOURCE,
+  moveBodyBytes,
+  movedBytes,
   PLACE_UNIT,
 } from "../format/segment.ts";
-import type { VolumeId } from "../base/units.ts";
+import { REGION_BLOCKS, type VolumeId } from "../base/units.ts";
+import { applyMove, STORED_BLOCK_PLACES } from "./apply.ts";
+import { PAGE_ITEM_BYTES_MAX } from "./checkpoint_items.ts";
+import { NO_PAGE } from "./index_node.ts";
 import type { LogWriter } from "./log_writer.ts";
 import type { StoreState } from "./state.ts";
 import { type Task, type TaskIo, WAIT } from "./task.ts";
+import type { VolumeIndex } from "./volume_index.ts";
 
 /** Bytes read in one turn. */
 const WINDOW_BYTES = 256 * 1024;
@@ -50,6 +60,8 @@ export class Cleaner {
   /** Positions of live blocks in the window. */
   private readonly found = new Int32Array(SCAN_BLOCKS_MAX);
   private foundCount = 0;
+  /** Positions of pages of the newest checkpoint in the window. */
+  private readonly foundPages: number[] = [];
   private readonly item = new ItemHeader();
 
   constructor(
@@ -94,11 +106,14 @@ export class Cleaner {
         windowStart + length === end,
       );
       yield* this.move(segment, windowStart);
+      yield* this.movePages(segment, windowStart);
       position = windowStart + stop;
       yield WAIT.turn;
     }
     this.segmentsCleaned += 1;
-    // What is left could not be found or read; do not come here again for nothing.
+    // What is left could not be found or read; do not come here again for nothing. Unless it is
+    // about to be given up.
+    if (!this.state.pool.graveyard.isEmpty) return;
     if (segments.liveBlocks[segment] !== 0) segments.stuck[segment] = 1;
     else if (segments.liveMeta[segment] !== 0) segments.cleaned[segment] = 1;
   }
@@ -121,14 +136,17 @@ export class Cleaner {
    */
   private scan(windowStart: number, from: number, length: number, isLast: boolean): number {
     this.foundCount = 0;
+    this.foundPages.length = 0;
     const { words, isVolume } = this;
     const last = length - STORED_BLOCK_BYTES;
+    const stop = isLast ? length - ITEM_HEADER_BYTES : length - PAGE_ITEM_BYTES_MAX;
     let at = from;
-    while (at <= (isLast ? length - ITEM_HEADER_BYTES : last)) {
+    while (at <= stop) {
       const word = at >>> 2;
-      if (words[word] === ITEM_MAGIC) this.noteItem(windowStart, at);
+      if (words[word] === ITEM_MAGIC) this.noteItem(windowStart, at, length);
       // The second word of an entry is its volume (ENTRY.volume.at = 4).
-      if (isVolume[words[word + 1]! & 0xffff] === 1 && at <= last && this.isLive(windowStart, at)) {
+      const isEntry = isVolume[words[word + 1]! & 0xffff] === 1 && at <= last;
+      if (isEntry && this.versionOf(windowStart, at) !== null) {
         this.found[this.foundCount] = at;
         this.foundCount += 1;
         at += STORED_BLOCK_BYTES;
@@ -139,29 +157,77 @@ export class Cleaner {
     return isLast ? length : at;
   }
 
-  private isLive(windowStart: number, at: number): boolean {
-    const volume = this.state.volume(ENTRY.volume.get(this.view, at));
-    if (volume === undefined) return false;
+  /** A version of its volume that says that the block named at `at` lies there; null if none. */
+  private versionOf(windowStart: number, at: number): VolumeIndex | null {
+    const place = (windowStart + at) / PLACE_UNIT;
     const lba = ENTRY.lba.get(this.view, at);
-    if (lba < 0 || lba >= volume.blocks) return false;
-    return volume.placeAt(lba) === (windowStart + at) / PLACE_UNIT;
+    for (const version of this.state.versionsOf(ENTRY.volume.get(this.view, at))) {
+      if (version.placeAt(lba) === place) return version;
+    }
+    return null;
   }
 
-  /** A page or node of the newest checkpoint: it must be written anew by the next one. */
-  private noteItem(windowStart: number, at: number): void {
+  /** A page or node of the newest checkpoint. A node is simply written anew by the next one. */
+  private noteItem(windowStart: number, at: number, length: number): void {
     const { item, state } = this;
     if (!decodeItemHeader(this.buffer, this.view, at, item)) return;
-    const volume = state.volume(item.subject);
-    if (volume === undefined) return;
-    const place = (windowStart + at) / PLACE_UNIT;
     if (item.kind === ITEM_KIND.page) {
-      const node = volume.nodes[Math.floor(item.number / NODE_REGIONS)];
-      const region = item.number % NODE_REGIONS;
-      if (node && node.pagePlaces[region] === place) volume.markChanged(node, region);
+      const isInside = at + ITEM_HEADER_BYTES + item.bodyBytes <= length;
+      if (isInside && this.pageAt(windowStart, at) !== NO_PAGE) this.foundPages.push(at);
     } else if (item.kind === ITEM_KIND.node) {
-      const node = volume.nodes[item.number];
-      if (node && node.place === place) volume.touch(node);
+      const place = (windowStart + at) / PLACE_UNIT;
+      for (const version of state.versionsOf(item.subject)) {
+        const node = version.nodes[item.number];
+        if (node && node.place === place) state.pool.touchNode(node);
+      }
     }
+  }
+
+  /** The page whose stored version is the item at `at`, its header in `item`. */
+  private pageAt(windowStart: number, at: number): number {
+    const place = (windowStart + at) / PLACE_UNIT;
+    const { places } = this.state.pool.pages;
+    for (const version of this.state.versionsOf(this.item.subject)) {
+      const page = version.pageOf(this.item.number * REGION_BLOCKS);
+      if (page !== NO_PAGE && places[page] === place) return page;
+    }
+    return NO_PAGE;
+  }
+
+  private *movePages(segment: number, windowStart: number): Task<void> {
+    for (const at of this.foundPages) {
+      decodeItemHeader(this.buffer, this.view, at, this.item);
+      this.io.roomBytes = ITEM_HEADER_BYTES + this.item.bodyBytes;
+      yield WAIT.room;
+      this.movePage(segment, windowStart, at);
+    }
+  }
+
+  /** Copies a page as it lies, unless the next checkpoint writes it anyway. */
+  private movePage(segment: number, windowStart: number, at: number): void {
+    const { item, state } = this;
+    const { pool } = state;
+    decodeItemHeader(this.buffer, this.view, at, item);
+    const page = this.pageAt(windowStart, at);
+    if (page === NO_PAGE || pool.pages.dirty[page] === 1) return;
+    for (const version of state.versionsOf(item.subject)) {
+      const lba = item.number * REGION_BLOCKS;
+      if (version.pageOf(lba) === page) version.touchNodeOf(lba);
+    }
+    if (!itemBodyIsWhole(this.buffer, at, item)) {
+      pool.pages.markDirty(page);
+      return;
+    }
+    const { cold } = this.writer;
+    const length = ITEM_HEADER_BYTES + item.bodyBytes;
+    cold.reserve(length, false);
+    cold.itemBatch.buffer.set(this.buffer.subarray(at, at + length), cold.itemAt);
+    const stamp = state.segments.stamp[segment]!;
+    cold.commit(128 + item.kind, item.subject, 0, item.bodyBytes, length, stamp);
+    this.writer.noteAppended();
+    state.segments.addMeta(cold.itemPlace, length);
+    pool.retire(pool.pages.places[page]!, pool.pages.units[page]! * PLACE_UNIT);
+    pool.pages.places[page] = cold.itemPlace;
   }
 
   private *move(segment: number, windowStart: number): Task<void> {
@@ -169,14 +235,14 @@ export class Cleaner {
     let index = 0;
     while (index < this.foundCount) {
       const left = lane.spaceLeft;
-      const fitting = Math.floor((left - ITEM_HEADER_BYTES) / STORED_BLOCK_BYTES);
-      const most = Math.floor((lane.itemBytesMax - ITEM_HEADER_BYTES) / STORED_BLOCK_BYTES);
+      const fitting = blocksIn(left);
+      const most = blocksIn(lane.itemBytesMax);
       const count = Math.min(
         this.foundCount - index,
         MOVE_BLOCKS_MAX,
         fitting >= 1 ? Math.min(fitting, most) : most,
       );
-      const bytes = ITEM_HEADER_BYTES + count * STORED_BLOCK_BYTES;
+      const bytes = ITEM_HEADER_BYTES + moveBodyBytes(count);
       if (lane.room(bytes, 0) !== 0) {
         this.io.roomBytes = bytes;
         yield WAIT.room;
@@ -191,56 +257,67 @@ export class Cleaner {
     let kept = 0;
     for (let index = from; index < from + count; index += 1) {
       const at = this.found[index]!;
-      if (!this.isLive(windowStart, at) || !this.isGood(at)) continue;
+      const version = this.versionOf(windowStart, at);
+      if (version === null || !this.isGood(version, at)) continue;
       this.found[from + kept] = at;
       kept += 1;
     }
     if (kept === 0) return;
     const { cold } = this.writer;
-    const length = ITEM_HEADER_BYTES + kept * STORED_BLOCK_BYTES;
-    cold.reserve(length, false);
-    const { buffer, view } = cold.itemBatch;
-    let at = cold.itemAt + ITEM_HEADER_BYTES;
-    for (let index = from; index < from + kept; index += 1) {
-      const source = this.found[index]!;
-      buffer.set(this.buffer.subarray(source, source + STORED_BLOCK_BYTES), at);
-      at += STORED_BLOCK_BYTES;
-    }
     const { item } = this;
     item.kind = ITEM_KIND.move;
     item.form = 0;
     item.count = 0;
-    item.bodyBytes = kept * STORED_BLOCK_BYTES;
+    item.bodyBytes = moveBodyBytes(kept);
     item.subject = segment;
-    item.number = 0;
+    item.number = kept;
+    const length = ITEM_HEADER_BYTES + item.bodyBytes;
+    cold.reserve(length, false);
+    const { buffer, view } = cold.itemBatch;
+    let at = cold.itemAt + ITEM_HEADER_BYTES;
+    let sourceAt = at + movedBytes(kept);
+    buffer.fill(0, sourceAt, cold.itemAt + length);
+    for (let index = from; index < from + kept; index += 1) {
+      const source = this.found[index]!;
+      buffer.set(this.buffer.subarray(source, source + STORED_BLOCK_BYTES), at);
+      MOVE_SOURCE.place.set(view, sourceAt, (windowStart + source) / PLACE_UNIT);
+      at += STORED_BLOCK_BYTES;
+      sourceAt += MOVE_SOURCE.sizeBytes;
+    }
     encodeItemHeader(buffer, view, cold.itemAt, item);
     const stamp = this.state.segments.stamp[segment]!;
     cold.commit(128 + ITEM_KIND.move, segment, 0, item.bodyBytes, length, stamp);
     this.writer.noteAppended();
-    this.point(cold.itemPlace, from, kept);
+    this.point(windowStart, cold.itemPlace, from, kept);
     this.movedBlocks += kept;
   }
 
   /** Points the index at the moved blocks. */
-  private point(itemPlace: number, from: number, count: number): void {
+  private point(windowStart: number, itemPlace: number, from: number, count: number): void {
     let place = itemPlace + ITEM_HEADER_BYTES / PLACE_UNIT;
     for (let index = from; index < from + count; index += 1) {
       const at = this.found[index]!;
-      const volume = this.state.volume(ENTRY.volume.get(this.view, at));
-      const check = ENTRY.check.get(this.view, at) & 0xffff;
-      volume?.set(ENTRY.lba.get(this.view, at), place, check);
-      place += STORED_BLOCK_BYTES / PLACE_UNIT;
+      const volume = ENTRY.volume.get(this.view, at);
+      const lba = ENTRY.lba.get(this.view, at);
+      const check = ENTRY.check.get(this.view, at);
+      applyMove(this.state, volume, lba, (windowStart + at) / PLACE_UNIT, place, check);
+      place += STORED_BLOCK_PLACES;
     }
   }
 
-  private isGood(at: number): boolean {
+  private isGood(version: VolumeIndex, at: number): boolean {
     if (!this.verifies) return true;
-    const volumeId = ENTRY.volume.get(this.view, at);
+    const { id } = version;
     const lba = ENTRY.lba.get(this.view, at);
-    const volume = this.state.volume(volumeId);
-    const isWhole = verifyEntry(this.buffer, this.view, at, volumeId, lba);
-    if (isWhole && volume?.checkAt(lba) === (ENTRY.check.get(this.view, at) & 0xffff)) return true;
-    this.report(volumeId as VolumeId, lba, "its checksum does not match (found by the cleaner)");
+    const isWhole = verifyEntry(this.buffer, this.view, at, id, lba);
+    if (isWhole && version.checkAt(lba) === (ENTRY.check.get(this.view, at) & 0xffff)) return true;
+    this.report(id, lba, "its checksum does not match (found by the cleaner)");
     return false;
   }
+}
+
+/** Blocks that a move item of at most so many bytes can hold. */
+function blocksIn(bytes: number): number {
+  const room = bytes - ITEM_HEADER_BYTES - MOVE_SOURCE.sizeBytes;
+  return Math.floor(room / (STORED_BLOCK_BYTES + MOVE_SOURCE.sizeBytes));
 }

@@ -9,6 +9,8 @@ export type DamageKind =
   | "node"
   /** A page of the index: 512 blocks. */
   | "page"
+  /** A segment of which another number of blocks is live than the store has counted. */
+  | "segment"
   /** A batch of the log: its header or directory. */
   | "batch"
   /** A record of the log whose header is gone. */

@@ -316,6 +316,7 @@ export class StoreEngine {
       this.fail("a superblock could not be written");
     } else if (result === true) {
       this.reclaim();
+      if (this.live?.state.pool.graveyard.isEmpty) this.tellWritable();
       if (this.phase === "closing") this.endClose();
     } else if (result.ok) {
       this.opened(result);

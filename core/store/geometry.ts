@@ -89,9 +89,14 @@ export class Geometry {
 
   /** True if a whole block with its entry can lie there: blocks never straddle segments. */
   isBlockPlace(place: number): boolean {
-    if (!this.isPlace(place)) return false;
+    return this.holdsItem(place, STORED_BLOCK_BYTES);
+  }
+
+  /** True if an item of so many bytes can lie there: in one segment. */
+  holdsItem(place: number, lengthBytes: number): boolean {
+    if (!this.isPlace(place) || lengthBytes <= 0) return false;
     const inSegment = (place - AREA_OFFSET / PLACE_UNIT) % this.segmentPlaces;
-    return inSegment + STORED_BLOCK_BYTES / PLACE_UNIT <= this.segmentPlaces;
+    return inSegment + lengthBytes / PLACE_UNIT <= this.segmentPlaces;
   }
 
   /**

@@ -4,8 +4,7 @@
  * 9: a full collection takes 0.2 ms with slabs, 40 to 80 ms with a Map).
  *
  * Word 2i is the low 32 bits of block i's place, word 2i+1 its high 16 bits and, above them, 16
- * bits of its checksum. Pages are referred to by number, so that versions of a volume's page
- * table can share them later (snapshots).
+ * bits of its checksum. Which page lies in which slot is the page table's affair.
  */
 import { assert } from "../base/assert.ts";
 import { PAGE_WORDS } from "../format/checkpoint.ts";
@@ -18,37 +17,43 @@ export class IndexArena {
   private readonly free: number[] = [];
   private next = 0;
 
-  /** A page of holes. */
+  /** A slot whose words are anything; the caller fills it. */
   allocate(): number {
     const recycled = this.free.pop();
-    const page = recycled ?? this.next;
-    if (recycled === undefined) {
-      if (page >> SLAB_PAGES_SHIFT === this.slabs.length) {
-        this.slabs.push(new Uint32Array(SLAB_PAGES * PAGE_WORDS));
-      }
-      this.next += 1;
-    } else {
-      const base = this.base(page);
-      this.slab(page).fill(0, base, base + PAGE_WORDS);
+    if (recycled !== undefined) return recycled;
+    if (this.next >> SLAB_PAGES_SHIFT === this.slabs.length) {
+      this.slabs.push(new Uint32Array(SLAB_PAGES * PAGE_WORDS));
     }
-    return page;
+    this.next += 1;
+    return this.next - 1;
   }
 
-  release(page: number): void {
-    assert(page >= 0 && page < this.next, "index: released a page that is not there");
-    this.free.push(page);
+  release(slot: number): void {
+    assert(slot >= 0 && slot < this.next, "index: released a slot that is not there");
+    this.free.push(slot);
   }
 
-  /** The array that holds the page; its words begin at `base(page)`. */
-  slab(page: number): Uint32Array {
-    return this.slabs[page >> SLAB_PAGES_SHIFT] as Uint32Array;
+  clear(slot: number): void {
+    const base = this.base(slot);
+    this.slab(slot).fill(0, base, base + PAGE_WORDS);
   }
 
-  base(page: number): number {
-    return (page & (SLAB_PAGES - 1)) * PAGE_WORDS;
+  copy(from: number, to: number): void {
+    const base = this.base(from);
+    this.slab(to).set(this.slab(from).subarray(base, base + PAGE_WORDS), this.base(to));
   }
 
-  get pageCount(): number {
+  /** The array that holds the slot; its words begin at `base(slot)`. */
+  slab(slot: number): Uint32Array {
+    return this.slabs[slot >> SLAB_PAGES_SHIFT] as Uint32Array;
+  }
+
+  base(slot: number): number {
+    return (slot & (SLAB_PAGES - 1)) * PAGE_WORDS;
+  }
+
+  /** Slots in use. */
+  get slotCount(): number {
     return this.next - this.free.length;
   }
 }

@@ -28,11 +28,11 @@ export class LogBatch {
   itemCount = 0;
   /** Begins in the last page of the batch before. */
   isPacked = false;
-  /** Nothing more will be written into its segment. */
-  isFinal = false;
   /** The lane's log position behind its last item. */
   endLsn = 0;
+  /** Its number and that of the lane's batch before it; set when it is sealed. */
   seq = 0;
+  previousSeq = 0;
   private directory = new Uint8Array(64 * DIRECTORY_ENTRY_BYTES);
   private directoryView = new DataView(this.directory.buffer);
 

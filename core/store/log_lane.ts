@@ -29,6 +29,12 @@ const PAGE = 4096;
 /** Answer of `room`. */
 export const ROOM = { ok: 0, busy: 1, noSegment: 2, tooLong: 3 } as const;
 
+/** Numbers the batches of both lanes. */
+export interface BatchCounter {
+  /** Number of the newest batch. */
+  seq: number;
+}
+
 export class LogLane {
   readonly lane: number;
   /** Where the item just reserved goes: array, position, and place on disk. */
@@ -39,7 +45,7 @@ export class LogLane {
   appended = 0;
   logged = 0;
   durable = 0;
-  /** Number of the last batch submitted, completed, durable. */
+  /** Number of the last batch sealed, completed, durable. */
   lastSeq = 0;
   completedSeq = 0;
   durableSeq = 0;
@@ -54,6 +60,7 @@ export class LogLane {
   private readonly geometry: Geometry;
   private readonly segments: SegmentTable;
   private readonly packs: boolean;
+  private readonly counter: BatchCounter;
   /** The tail's page is covered by a sync. */
   private mustAlign = false;
   /** The last page written, if the tail lies inside it. */
@@ -66,8 +73,10 @@ export class LogLane {
     segments: SegmentTable,
     buffers: readonly Uint8Array[],
     packs: boolean,
+    counter: BatchCounter,
   ) {
     this.lane = lane;
+    this.counter = counter;
     this.geometry = geometry;
     this.segments = segments;
     this.batches = buffers.map((buffer) => new LogBatch(buffer));
@@ -171,7 +180,6 @@ export class LogLane {
     batch.limit = Math.min(batch.buffer.length, this.geometry.segmentBytes - (start - inPage));
     batch.itemCount = 0;
     batch.isPacked = inPage !== 0;
-    batch.isFinal = false;
     batch.endLsn = this.appended;
     if (batch.isPacked) batch.buffer.set(this.tailPage.subarray(0, inPage), 0);
     this.mustAlign = false;
@@ -180,14 +188,8 @@ export class LogLane {
   }
 
   private nextSegment(): void {
-    const old = this.segment;
-    let last: LogBatch | null = null;
-    for (const batch of this.queue) {
-      if (batch.state === BATCH_STATE.sealed && batch.segment === old) last = batch;
-    }
-    if (last !== null) last.isFinal = true;
-    else this.segments.lastSeq[old] = this.lastSeq;
-    this.segments.seal(old);
+    this.segments.lastSeq[this.segment] = this.lastSeq;
+    this.segments.seal(this.segment);
     this.segment = this.successor;
     this.successor = this.segments.allocate();
     assert(this.successor !== NO_SEGMENT, "log lane: no free segment (admit first)");
@@ -199,10 +201,17 @@ export class LogLane {
     return batch.diskOffset + batch.end - this.geometry.offsetOf(batch.segment);
   }
 
-  /** Closes the batch that collects: directory, padding; it waits to be submitted. */
+  /**
+   * Closes the batch that collects: number, directory, padding; it waits to be submitted. What a
+   * segment reused for it held before was dead durably by then, hence in batches of lower numbers.
+   */
   private sealCollecting(): void {
     const batch = this.collecting;
     assert(batch !== null && batch.itemCount > 0, "log lane: sealed an empty batch");
+    this.counter.seq += 1;
+    batch.seq = this.counter.seq;
+    batch.previousSeq = this.lastSeq;
+    this.lastSeq = batch.seq;
     const end = batch.closeBody();
     batch.at = end;
     const padded = roundUp(end, PAGE);
@@ -215,7 +224,7 @@ export class LogLane {
   }
 
   /** The batch to write now, its header encoded; null if one is in flight or there is none. */
-  submit(seq: number, session: number, storeId: readonly [number, number]): LogBatch | null {
+  submit(session: number, storeId: readonly [number, number]): LogBatch | null {
     let batch = this.queue[0];
     if (batch === undefined) {
       if (this.collecting === null || this.collecting.itemCount === 0) return null;
@@ -224,14 +233,13 @@ export class LogLane {
     }
     if (batch.state !== BATCH_STATE.sealed) return null;
     batch.state = BATCH_STATE.inFlight;
-    batch.seq = seq;
     const header = this.header;
     header.storeIdLow = storeId[0];
     header.storeIdHigh = storeId[1];
     header.session = session;
     header.lane = this.lane;
-    header.seq = seq;
-    header.previousSeq = this.lastSeq;
+    header.seq = batch.seq;
+    header.previousSeq = batch.previousSeq;
     header.durableSeq = this.durableSeq;
     header.place = (batch.diskOffset + batch.headerAt) / PLACE_UNIT;
     header.lengthBytes = batch.at - batch.headerAt;
@@ -240,8 +248,6 @@ export class LogLane {
     encodeBatchHeader(batch.buffer, batch.view, batch.headerAt, header);
     // The next batch may repeat this page, header included.
     if (this.queue.length === 1 && this.collecting === null) this.keepTailPage(batch);
-    this.lastSeq = seq;
-    if (batch.isFinal) this.segments.lastSeq[batch.segment] = seq;
     return batch;
   }
 
@@ -273,20 +279,13 @@ export class LogLane {
     if (this.queue.length === 0 && this.collecting === null) this.mustAlign = true;
   }
 
-  /** Where the first batch begins that is not submitted yet. */
+  /** Ends the batch that collects; tells where the next one begins. */
   cut(out: LaneCut): void {
-    const first = this.queue.find((batch) => batch.state === BATCH_STATE.sealed);
-    const batch = first ?? this.collecting;
+    if (this.collecting !== null) this.sealCollecting();
     out.seq = this.lastSeq;
-    if (batch === null) {
-      out.segment = this.segment;
-      out.offset = this.tail;
-      out.successor = this.successor;
-    } else {
-      out.segment = batch.segment;
-      out.offset = batch.diskOffset + batch.headerAt - this.geometry.offsetOf(batch.segment);
-      out.successor = batch.successor;
-    }
+    out.segment = this.segment;
+    out.offset = this.tail;
+    out.successor = this.successor;
   }
 
   /** The batch in memory that holds this place; null if it is on disk. */

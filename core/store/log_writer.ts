@@ -20,8 +20,6 @@ export interface LogBuffers {
 export class LogWriter {
   readonly hot: LogLane;
   readonly cold: LogLane;
-  /** Number of the newest batch. */
-  seq = 0;
   session = 0;
   storeId: readonly [number, number] = [0, 0];
   bytesWritten = 0;
@@ -42,6 +40,7 @@ export class LogWriter {
   private readonly disk: Disk;
   private readonly ops: DiskOps;
   private readonly segments: SegmentTable;
+  private readonly counter = { seq: 0 };
 
   constructor(
     disk: Disk,
@@ -53,16 +52,21 @@ export class LogWriter {
     this.disk = disk;
     this.ops = ops;
     this.segments = segments;
-    this.hot = new LogLane(LOG_LANE.hot, geometry, segments, buffers.hot, true);
-    this.cold = new LogLane(LOG_LANE.cold, geometry, segments, buffers.cold, false);
+    this.hot = new LogLane(LOG_LANE.hot, geometry, segments, buffers.hot, true, this.counter);
+    this.cold = new LogLane(LOG_LANE.cold, geometry, segments, buffers.cold, false, this.counter);
   }
 
   /** Begins a session in fresh segments. False if there are not enough free ones. */
   start(seq: number, session: number, storeId: readonly [number, number]): boolean {
-    this.seq = seq;
+    this.counter.seq = seq;
     this.session = session;
     this.storeId = storeId;
     return this.hot.start(seq) && this.cold.start(seq);
+  }
+
+  /** Number of the newest batch. */
+  get seq(): number {
+    return this.counter.seq;
   }
 
   /** A new batch may share a page with the one before unless a sync is wanted. */
@@ -123,9 +127,8 @@ export class LogWriter {
   }
 
   private submitLane(lane: LogLane): void {
-    const batch = lane.submit(this.seq + 1, this.session, this.storeId);
+    const batch = lane.submit(this.session, this.storeId);
     if (batch === null) return;
-    this.seq += 1;
     const length = roundUp(batch.at, 4096);
     this.bytesWritten += length;
     const tag = this.ops.begin(OP.write, lane.lane);

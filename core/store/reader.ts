@@ -21,9 +21,10 @@ import { ENTRY, STORED_BLOCK_BYTES, verifyEntry } from "../format/record.ts";
 import { PLACE_UNIT } from "../format/segment.ts";
 import { STORED_BLOCK_PLACES } from "./apply.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
+import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
 import type { LogWriter } from "./log_writer.ts";
 import type { StoreState } from "./state.ts";
-import { HOLE_PLACE, LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
+import type { VolumeIndex } from "./volume_index.ts";
 
 /** Blocks one slot reads at once. */
 const RUN_BLOCKS_MAX = 31;

@@ -18,7 +18,7 @@ import {
   superblockOffset,
 } from "../format/superblock.ts";
 import { Checkpointer } from "./checkpointer.ts";
-import { CheckpointLoader, LOAD_BUFFER_BYTES } from "./checkpoint_loader.ts";
+import { CheckpointLoader } from "./checkpoint_loader.ts";
 import type { StoreIdentity, StoreOptions } from "./contract.ts";
 import { Damage } from "./damage.ts";
 import type { DiskOps } from "./disk_ops.ts";
@@ -30,7 +30,9 @@ import {
   segmentBytesFor,
 } from "./geometry.ts";
 import { BATCH_BYTES_MAX, windowBytes } from "./log_cursor.ts";
+import { ItemReader, LOAD_BUFFER_BYTES } from "./item_reader.ts";
 import { type LogBuffers, LogWriter } from "./log_writer.ts";
+import { PageLoader } from "./page_loader.ts";
 import { RollForward } from "./roll_forward.ts";
 import { SEGMENT } from "./segment_table.ts";
 import { StoreState } from "./state.ts";
@@ -150,10 +152,16 @@ export class Recovery {
     const damage = new Damage();
     const state = new StoreState(new Geometry(found.value.segmentBytes, found.value.segmentCount));
     const buffer = this.disk.allocate(LOAD_BUFFER_BYTES);
-    const loader = new CheckpointLoader(this.io, state, damage, buffer);
+    const reader = new ItemReader(this.io, state.geometry, buffer);
+    const loader = new CheckpointLoader(state, damage, reader);
     if (!(yield* loader.load(found.value))) {
       return refuse("damaged", "both copies of the checkpoint's root are damaged");
     }
+    const pages = new PageLoader(state, reader, (volume, lba, count, segment) =>
+      damage.add("page", volume, lba, count, segment, "does not verify"),
+    );
+    yield* pages.loadAll();
+    if (state.pool.isInexact) pages.recount();
     const shrunk = this.adoptVolumes(state);
     if (shrunk !== null) return shrunk;
     // The number of this attempt is durable before anything is written under it.

@@ -27,6 +27,9 @@ import {
   ITEM_HEADER_BYTES,
   ITEM_KIND,
   ItemHeader,
+  itemBodyIsWhole,
+  MOVE_SOURCE,
+  movedBytes,
   PLACE_UNIT,
 } from "../format/segment.ts";
 import type { Superblock } from "../format/superblock.ts";
@@ -34,6 +37,7 @@ import { crc32 } from "../base/checksum.ts";
 import type { VolumeId } from "../base/units.ts";
 import { applyBlocks, applyMove, applyRecord, isApplicable } from "./apply.ts";
 import type { Damage } from "./damage.ts";
+import { LOST_PLACE } from "./index_pool.ts";
 import { LogCursor } from "./log_cursor.ts";
 import type { StoreState } from "./state.ts";
 import type { Task, TaskIo } from "./task.ts";
@@ -168,7 +172,7 @@ export class RollForward {
     if (decodeItemHeader(buffer, view, at, this.item)) {
       const length = ITEM_HEADER_BYTES + this.item.bodyBytes;
       if (at + length > end) return 0;
-      if (this.item.kind === ITEM_KIND.move) this.applyMoves(cursor, at, length, isWhole);
+      if (this.item.kind === ITEM_KIND.move) this.applyMoves(cursor, at, isWhole);
       return length;
     }
     if (at + RECORD_HEADER_BYTES > end) return 0;
@@ -223,20 +227,26 @@ export class RollForward {
     }
   }
 
-  private applyMoves(cursor: LogCursor, at: number, length: number, isWhole: boolean): void {
+  private applyMoves(cursor: LogCursor, at: number, isWhole: boolean): void {
     const { view, buffer } = cursor;
-    const source = this.item.subject;
-    const end = at + length;
-    for (let entryAt = at + ITEM_HEADER_BYTES; entryAt < end; entryAt += STORED_BLOCK_BYTES) {
+    const { item } = this;
+    const count = item.number;
+    let entryAt = at + ITEM_HEADER_BYTES;
+    let sourceAt = entryAt + movedBytes(count);
+    // A move that does not verify is not made: the block may still lie where it was.
+    const isListed = isWhole || itemBodyIsWhole(buffer, at, item);
+    for (let index = 0; index < count; index += 1) {
       const volume = ENTRY.volume.get(view, entryAt);
       const lba = ENTRY.lba.get(view, entryAt);
-      // A move that does not verify is not made: the block may still lie where it was.
-      if (!isWhole && !verifyEntry(buffer, view, entryAt, volume, lba)) {
+      const source = MOVE_SOURCE.place.get(view, sourceAt);
+      if (!isListed || (!isWhole && !verifyEntry(buffer, view, entryAt, volume, lba))) {
         this.damage.add("block", 0, 0, 1, cursor.segment, "a moved block does not verify");
-        continue;
+      } else if (source > LOST_PLACE) {
+        const check = ENTRY.check.get(view, entryAt);
+        applyMove(this.state, volume, lba, source, cursor.placeAt(entryAt), check);
       }
-      const check = ENTRY.check.get(view, entryAt);
-      applyMove(this.state, source, volume, lba, cursor.placeAt(entryAt), check);
+      entryAt += STORED_BLOCK_BYTES;
+      sourceAt += MOVE_SOURCE.sizeBytes;
     }
   }
 

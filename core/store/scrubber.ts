@@ -27,7 +27,8 @@ import type { ScrubOptions, ScrubStats, StoreOptions } from "./contract.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
 import type { LogWriter } from "./log_writer.ts";
 import type { StoreState } from "./state.ts";
-import { HOLE_PLACE, LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
+import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
+import type { VolumeIndex } from "./volume_index.ts";
 
 /** Bytes of one read, and of a gap between blocks that is read along. */
 const WINDOW_BYTES = 128 * 1024;

@@ -8,8 +8,8 @@
  *     +----- what emptied it is durable (reclaim) ----------------------+
  *
  * Invariants:
- *  1. liveBlocks counts index entries that point into the segment; liveMeta the bytes of pages,
- *     nodes and roots of the newest complete checkpoint in it.
+ *  1. liveBlocks counts index entries that point into the segment (index_pool.ts, 1); liveMeta the
+ *     bytes of pages, nodes and roots of the newest complete checkpoint in it.
  *  2. A segment is reused only when a power cut at any moment can neither bring an index entry
  *     into it back (what emptied it is durable) nor need its records for roll-forward.
  */
@@ -137,6 +137,12 @@ export class SegmentTable {
     this.liveBlocks[segment] = left;
     this.liveBlockCount -= 1;
     if (left === 0) this.checkDead(segment);
+  }
+
+  /** All entries are counted anew. */
+  forgetBlocks(): void {
+    this.liveBlocks.fill(0);
+    this.liveBlockCount = 0;
   }
 
   addMeta(place: number, bytes: number): void {

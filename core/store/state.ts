@@ -3,18 +3,20 @@
  * rebuilds. Shared by recovery, the running store and the offline check.
  */
 import { LIMITS } from "../base/limits.ts";
-import type { Epoch, VolumeId } from "../base/units.ts";
+import { type Epoch, REGION_BLOCKS, type VolumeId } from "../base/units.ts";
 import { META_SLOTS } from "../format/checkpoint.ts";
 import type { StoreVolume } from "./contract.ts";
 import type { Geometry } from "./geometry.ts";
-import { IndexArena } from "./index_arena.ts";
+import type { IndexNode } from "./index_node.ts";
+import { IndexPool } from "./index_pool.ts";
 import { SegmentTable } from "./segment_table.ts";
-import { RetiredPlaces, VolumeIndex } from "./volume_index.ts";
+import { HEAD, VolumeIndex } from "./volume_index.ts";
 
 export class StoreState {
   readonly geometry: Geometry;
   readonly segments: SegmentTable;
-  readonly arena = new IndexArena();
+  readonly pool: IndexPool;
+  /** Heads: what clients write. */
   readonly volumes = new Map<number, VolumeIndex>();
   readonly metas: (Uint8Array | null)[] = new Array<Uint8Array | null>(META_SLOTS).fill(null);
   /** Newest epoch of which the log holds a record, and the last one per sender in it. */
@@ -22,28 +24,55 @@ export class StoreState {
   readonly streamSeqs = new Float64Array(LIMITS.hostCountMax);
   /** Durable records lost to damage and not made good since; see `Superblock.lostRecords`. */
   lostRecords = 0;
-  /** See VolumeIndex.retired. */
-  readonly retired = { now: new RetiredPlaces() };
+  /** The head and the snapshots of each volume, in the order of their making. */
+  private readonly versions = new Map<number, VolumeIndex[]>();
 
   constructor(geometry: Geometry) {
     this.geometry = geometry;
     this.segments = new SegmentTable(geometry);
+    this.pool = new IndexPool(this.segments);
   }
 
   addVolume(volume: StoreVolume): VolumeIndex {
-    const index = new VolumeIndex(
-      volume.id,
-      volume.blocks,
-      this.arena,
-      this.segments,
-      this.retired,
-    );
+    const index = new VolumeIndex(volume.id, HEAD, volume.blocks, this.pool);
     this.volumes.set(volume.id, index);
+    this.versions.set(volume.id, [index]);
     return index;
+  }
+
+  /** The head and all snapshots of a volume; none if it is not known. */
+  versionsOf(id: VolumeId | number): readonly VolumeIndex[] {
+    return this.versions.get(id) ?? [];
   }
 
   volume(id: VolumeId | number): VolumeIndex | undefined {
     return this.volumes.get(id);
+  }
+
+  /** Every node of every version and of the graveyard; shared ones more than once. */
+  *allNodes(): Generator<IndexNode> {
+    for (const versions of this.versions.values()) {
+      for (const version of versions) {
+        for (const node of version.nodes) if (node !== null) yield node;
+      }
+    }
+    yield* this.pool.graveyard.nodes;
+  }
+
+  /** A page does not verify: its blocks are lost in every version that holds it. Their number. */
+  losePage(page: number, volume: VolumeId, region: number): number {
+    const { pool } = this;
+    const used = pool.pages.counts[page]! - pool.pages.losts[page]!;
+    const first = region * REGION_BLOCKS;
+    let blocks = 0;
+    for (const version of this.versionsOf(volume)) {
+      if (version.pageOf(first) !== page) continue;
+      blocks = Math.max(blocks, Math.min(REGION_BLOCKS, version.blocks - first));
+      version.usedBlocks -= used;
+      version.touchNodeOf(first);
+    }
+    pool.losePage(page, blocks);
+    return blocks;
   }
 
   noteStream(epoch: Epoch, sender: number, seq: number): void {

@@ -46,7 +46,8 @@ import type {
 import { StoreEngine } from "./engine.ts";
 import { ROOM } from "./log_lane.ts";
 import type { Scrubber } from "./scrubber.ts";
-import { LOST_PLACE, type VolumeIndex } from "./volume_index.ts";
+import { LOST_PLACE } from "./index_pool.ts";
+import type { VolumeIndex } from "./volume_index.ts";
 
 interface Target {
   buffer: Uint8Array;
@@ -126,7 +127,10 @@ export class Store {
     if (bytes > writer.hot.itemBytesMax) return OUTCOME.invalid;
     if (from !== "reserve") {
       const most = geometry.liveBytesMax(state.segments.reservedCount, from);
-      if (state.liveBytes + bytes > most) return this.later(state.segments.canGrow);
+      if (state.liveBytes + bytes > most) {
+        // What is being given up still counts.
+        return this.later(state.segments.canGrow || !state.pool.graveyard.isEmpty);
+      }
     }
     const isClient = from === "client" || from === "overwrite";
     const floor = isClient ? geometry.floorClient : geometry.floorSmall;

@@ -1,71 +1,46 @@
 /**
- * The index of one volume: lba -> place in the log and 16 bits of checksum; region -> tag.
+ * One version of a volume's index, the head or a snapshot: lba -> place in the log and 16 bits of
+ * checksum; region -> tag.
  *
- *   volume -> nodes (512 MiB each) -> pages (2 MiB each) in the arena -> entries of 8 bytes
+ *   version -> nodes (512 MiB each) -> pages (2 MiB each) -> entries of 8 bytes
  *
- * Every change of an entry keeps the segment table's counts, so that space comes back.
- * Invariants:
- *  1. segments.liveBlocks counts exactly the entries above LOST_PLACE of all volumes.
- *  2. A region whose entries or tag changed since the last checkpoint began is in a node on the
- *     list of dirty nodes; if entries changed, `changed` is set.
- *  3. A place of the last checkpoint that is no longer needed is on `retired`, and counts as live
- *     until a checkpoint that no longer mentions it is complete.
+ * Nodes and pages may be shared with other versions; what is changed is copied first (see
+ * `index_pool.ts`). Snapshots never change but by the cleaner's moves and by damage.
  */
 import { assert } from "../base/assert.ts";
 import { REGION_BLOCKS, type VolumeId } from "../base/units.ts";
-import { NODE_REGIONS, PAGE_WORDS } from "../format/checkpoint.ts";
-import type { IndexArena } from "./index_arena.ts";
+import { NODE_REGIONS } from "../format/checkpoint.ts";
 import { IndexNode, NO_PAGE } from "./index_node.ts";
-import type { SegmentTable } from "./segment_table.ts";
+import { HOLE_PLACE, type IndexPool, LOST_PLACE } from "./index_pool.ts";
 
-/** Place of a block that never had data or was trimmed. */
-export const HOLE_PLACE = 0;
-/** Place of a block whose index page rotted: there may be data, nobody knows where. */
-export const LOST_PLACE = 1;
 /** Blocks a node covers. */
 export const NODE_BLOCKS = NODE_REGIONS * REGION_BLOCKS;
 
-/** Places in the log that a coming checkpoint makes superfluous. */
-export class RetiredPlaces {
-  readonly places: number[] = [];
-  readonly bytes: number[] = [];
-
-  push(place: number, bytes: number): void {
-    this.places.push(place);
-    this.bytes.push(bytes);
-  }
-}
+/** `snapshot` of the version that clients write. */
+export const HEAD = 0;
 
 export class VolumeIndex {
   readonly id: VolumeId;
+  /** Number of the snapshot, HEAD for the volume itself. */
+  readonly snapshot: number;
   blocks: number;
   /** Blocks with data. */
   usedBlocks = 0;
   nodes: (IndexNode | null)[];
-  /** Tags of whole nodes; a region's tag is the greater of this and its own. */
+  /** Tags of whole nodes; a region's tag is the greater of this and its own. Heads only. */
   wideEpochs: Float64Array;
   widePoints: Uint32Array;
-  dirtyNodes: IndexNode[] = [];
-  readonly retired: { now: RetiredPlaces };
-  private readonly arena: IndexArena;
-  private readonly segments: SegmentTable;
+  private readonly pool: IndexPool;
 
-  constructor(
-    id: VolumeId,
-    blocks: number,
-    arena: IndexArena,
-    segments: SegmentTable,
-    retired: { now: RetiredPlaces },
-  ) {
+  constructor(id: VolumeId, snapshot: number, blocks: number, pool: IndexPool) {
     this.id = id;
+    this.snapshot = snapshot;
     this.blocks = blocks;
-    this.arena = arena;
-    this.segments = segments;
-    this.retired = retired;
+    this.pool = pool;
     const nodeCount = Math.ceil(blocks / NODE_BLOCKS);
     this.nodes = new Array<IndexNode | null>(nodeCount).fill(null);
-    this.wideEpochs = new Float64Array(nodeCount);
-    this.widePoints = new Uint32Array(nodeCount);
+    this.wideEpochs = new Float64Array(snapshot === HEAD ? nodeCount : 0);
+    this.widePoints = new Uint32Array(snapshot === HEAD ? nodeCount : 0);
   }
 
   grow(blocks: number): void {
@@ -80,55 +55,66 @@ export class VolumeIndex {
     this.blocks = blocks;
   }
 
-  /** Place of a block: HOLE_PLACE, LOST_PLACE, or where its entry lies in 16-byte units. */
-  placeAt(lba: number): number {
+  /** The page that holds the block's entry, NO_PAGE if its region has no data. */
+  pageOf(lba: number): number {
     const number = Math.floor(lba / NODE_BLOCKS);
     const node = this.nodes[number];
-    if (node === null || node === undefined) return HOLE_PLACE;
-    const inNode = lba - number * NODE_BLOCKS;
-    const page = node.pages[inNode >>> 9]!;
-    if (page === NO_PAGE) return HOLE_PLACE;
-    const words = this.arena.slab(page);
-    const word = this.arena.base(page) + (inNode & 511) * 2;
-    return words[word]! + (words[word + 1]! & 0xffff) * 4294967296;
+    if (node === null || node === undefined) return NO_PAGE;
+    return node.pages[(lba - number * NODE_BLOCKS) >>> 9]!;
+  }
+
+  /** Place of a block: HOLE_PLACE, LOST_PLACE, or where its entry lies in 16-byte units. */
+  placeAt(lba: number): number {
+    const page = this.pageOf(lba);
+    return page === NO_PAGE ? HOLE_PLACE : this.pool.placeIn(page, lba & 511);
   }
 
   /** The 16 check bits of a block; 0 for holes. */
   checkAt(lba: number): number {
-    const number = Math.floor(lba / NODE_BLOCKS);
-    const node = this.nodes[number];
-    if (node === null || node === undefined) return 0;
-    const inNode = lba - number * NODE_BLOCKS;
-    const page = node.pages[inNode >>> 9]!;
-    if (page === NO_PAGE) return 0;
-    return this.arena.slab(page)[this.arena.base(page) + (inNode & 511) * 2 + 1]! >>> 16;
+    const page = this.pageOf(lba);
+    return page === NO_PAGE ? 0 : this.pool.checkIn(page, lba & 511);
+  }
+
+  /** The node of this block says something new: a page of it changed for all its holders. */
+  touchNodeOf(lba: number): void {
+    const node = this.nodes[Math.floor(lba / NODE_BLOCKS)];
+    if (node !== null && node !== undefined) this.pool.touchNode(node);
   }
 
   /** Sets one entry. `place` is LOST_PLACE or a place in a segment, never a hole. */
   set(lba: number, place: number, check: number): void {
-    const node = this.nodeOf(Math.floor(lba / NODE_BLOCKS));
-    const inNode = lba - node.number * NODE_BLOCKS;
-    const region = inNode >>> 9;
-    let page = node.pages[region]!;
+    const page = this.writablePage(lba);
+    const before = this.pool.putIn(page, lba & 511, place, check);
+    if (before > LOST_PLACE) this.uncount(before);
+    if (place <= LOST_PLACE) return;
+    this.pool.segments.addBlock(place);
+    this.usedBlocks += 1;
+  }
+
+  private uncount(place: number): void {
+    this.pool.segments.dropBlock(place);
+    this.usedBlocks -= 1;
+  }
+
+  /** The block's page, this version's own and in the next checkpoint. */
+  private writablePage(lba: number): number {
+    const number = Math.floor(lba / NODE_BLOCKS);
+    const node = this.ownNode(number);
+    return this.ownPage(node, (lba - number * NODE_BLOCKS) >>> 9);
+  }
+
+  private ownPage(node: IndexNode, region: number): number {
+    const { pool } = this;
+    const page = node.pages[region]!;
     if (page === NO_PAGE) {
-      page = this.arena.allocate();
-      node.pages[region] = page;
       node.pageCount += 1;
+      node.pages[region] = pool.createPage();
+    } else if (pool.pages.refs[page]! > 1) {
+      node.pages[region] = pool.clonePage(page);
+    } else {
+      pool.pages.markDirty(page);
     }
-    const words = this.arena.slab(page);
-    const word = this.arena.base(page) + (inNode & 511) * 2;
-    const high = words[word + 1]!;
-    const before = words[word]! + (high & 0xffff) * 4294967296;
-    if (before === HOLE_PLACE) node.counts[region] = node.counts[region]! + 1;
-    else if (before > LOST_PLACE) this.dropData(before);
-    words[word] = place >>> 0;
-    words[word + 1] = (Math.floor(place / 4294967296) | (check << 16)) >>> 0;
-    if (place > LOST_PLACE) {
-      this.segments.addBlock(place);
-      this.usedBlocks += 1;
-    }
-    node.changed[region] = 1;
-    if (!node.isDirty) this.touch(node);
+    return node.pages[region]!;
   }
 
   /** Makes `[lba, lba + count)` holes; whole pages and nodes at once. */
@@ -137,56 +123,79 @@ export class VolumeIndex {
     let at = lba;
     while (at < end) {
       const number = Math.floor(at / NODE_BLOCKS);
-      const nodeEnd = (number + 1) * NODE_BLOCKS;
+      const first = number * NODE_BLOCKS;
+      const nodeEnd = Math.min(first + NODE_BLOCKS, this.blocks);
       const node = this.nodes[number];
-      if (node === null || node === undefined) {
-        at = nodeEnd;
-        continue;
-      }
       const stop = Math.min(end, nodeEnd);
-      this.clearInNode(node, at - number * NODE_BLOCKS, stop - number * NODE_BLOCKS);
+      if (node !== null && node !== undefined && node.pageCount > 0) {
+        if (at === first && stop === nodeEnd) this.clearNode(node);
+        else this.clearInNode(number, at - first, stop - first);
+      }
       at = stop;
     }
   }
 
-  private clearInNode(node: IndexNode, from: number, to: number): void {
+  /** Puts a node without pages in the place of one; its pages are given up in the background. */
+  private clearNode(node: IndexNode): void {
+    this.usedBlocks -= node.usedBlocks(this.pool.pages);
+    const bare = node.hasTags ? new IndexNode(this.id, node.number) : null;
+    if (bare !== null) {
+      bare.tagEpochs.set(node.tagEpochs);
+      bare.tagPoints.set(node.tagPoints);
+      this.pool.touchNode(bare);
+    }
+    this.nodes[node.number] = bare;
+    this.pool.graveyard.nodes.push(node);
+  }
+
+  private clearInNode(number: number, from: number, to: number): void {
+    const inVolume = this.blocks - number * NODE_BLOCKS;
     let at = from;
     while (at < to) {
       const region = at >>> 9;
-      const stop = Math.min(to, (region + 1) * REGION_BLOCKS);
-      if (node.pages[region] !== NO_PAGE) this.clearInPage(node, region, at & 511, stop - at);
+      const regionEnd = Math.min((region + 1) * REGION_BLOCKS, inVolume);
+      const stop = Math.min(to, regionEnd);
+      const page = this.nodes[number]!.pages[region]!;
+      if (page !== NO_PAGE) {
+        const isWhole = (at & 511) === 0 && stop === regionEnd;
+        if (isWhole) this.removePage(number, region);
+        else this.clearInPage(number, region, at & 511, stop - at);
+      }
       at = stop;
     }
   }
 
-  private clearInPage(node: IndexNode, region: number, block: number, count: number): void {
+  private removePage(number: number, region: number): void {
+    const { pool } = this;
+    const node = this.ownNode(number);
     const page = node.pages[region]!;
-    const words = this.arena.slab(page);
-    const first = this.arena.base(page) + block * 2;
-    let cleared = 0;
-    for (let word = first; word < first + count * 2; word += 2) {
-      const before = words[word]! + (words[word + 1]! & 0xffff) * 4294967296;
-      if (before === HOLE_PLACE) continue;
-      cleared += 1;
-      if (before > LOST_PLACE) this.dropData(before);
-      words[word] = 0;
-      words[word + 1] = 0;
+    this.usedBlocks -= pool.pages.counts[page]! - pool.pages.losts[page]!;
+    node.pages[region] = NO_PAGE;
+    node.pageCount -= 1;
+    if (pool.mayUncount(page, NO_PAGE)) {
+      pool.uncount(page, NO_PAGE);
+      pool.dropPage(page);
+    } else {
+      pool.graveyard.pages.push({
+        page,
+        volume: this.id,
+        region: number * NODE_REGIONS + region,
+      });
     }
-    if (cleared === 0) return;
-    node.counts[region] = node.counts[region]! - cleared;
-    node.changed[region] = 1;
-    if (node.counts[region] === 0) {
-      this.arena.release(page);
-      node.pages[region] = NO_PAGE;
-      node.pageCount -= 1;
-      this.retirePage(node, region);
-    }
-    this.touch(node);
   }
 
-  private dropData(place: number): void {
-    this.segments.dropBlock(place);
-    this.usedBlocks -= 1;
+  private clearInPage(number: number, region: number, block: number, count: number): void {
+    const { pool } = this;
+    let page = NO_PAGE;
+    for (let at = block; at < block + count; at += 1) {
+      const before = pool.placeIn(this.nodes[number]!.pages[region]!, at);
+      if (before === HOLE_PLACE) continue;
+      // The first that is no hole makes the page this version's own.
+      if (page === NO_PAGE) page = this.ownPage(this.ownNode(number), region);
+      pool.putIn(page, at, HOLE_PLACE, 0);
+      if (before > LOST_PLACE) this.uncount(before);
+    }
+    if (page !== NO_PAGE && pool.pages.counts[page] === 0) this.removePage(number, region);
   }
 
   /** Raises the tags of the regions that `[lba, lba + count)` touches to at least this tag. */
@@ -211,10 +220,10 @@ export class VolumeIndex {
     const wideEpoch = this.wideEpochs[number]!;
     if (epoch < wideEpoch) return;
     if (epoch === wideEpoch && point <= this.widePoints[number]!) return;
-    const node = this.nodeOf(number);
-    if (node.raiseTag(region - number * NODE_REGIONS, epoch, point) && !node.isDirty) {
-      this.touch(node);
-    }
+    const inNode = region - number * NODE_REGIONS;
+    const node = this.nodes[number];
+    if (node !== null && node !== undefined && !node.isBelow(inNode, epoch, point)) return;
+    this.ownNode(number).raiseTag(inNode, epoch, point);
   }
 
   /** Tags all regions of a node, and forgets the node if it has nothing else to say. */
@@ -230,10 +239,8 @@ export class VolumeIndex {
       if (node.tagEpochs[region]! > epoch) return;
       if (node.tagEpochs[region] === epoch && node.tagPoints[region]! > point) return;
     }
-    for (let region = 0; region < NODE_REGIONS; region += 1) this.retirePage(node, region);
-    if (node.place !== 0) this.retired.now.push(node.place, node.bytes);
-    node.isGone = true;
     this.nodes[number] = null;
+    this.pool.dropNode(node);
   }
 
   tagOf(region: number, out: { epoch: number; point: number }): void {
@@ -243,11 +250,9 @@ export class VolumeIndex {
     const node = this.nodes[number];
     if (node === null || node === undefined) return;
     const inNode = region - number * NODE_REGIONS;
-    const epoch = node.tagEpochs[inNode]!;
-    const point = node.tagPoints[inNode]!;
-    if (epoch > out.epoch || (epoch === out.epoch && point > out.point)) {
-      out.epoch = epoch;
-      out.point = point;
+    if (!node.isBelow(inNode, out.epoch, out.point)) {
+      out.epoch = node.tagEpochs[inNode]!;
+      out.point = node.tagPoints[inNode]!;
     }
   }
 
@@ -302,41 +307,22 @@ export class VolumeIndex {
     return 0;
   }
 
-  /** A node's entry in the table, made if it is not there. */
-  nodeOf(number: number): IndexNode {
+  /** The node of this number, this version's own and in the next checkpoint; made if missing. */
+  private ownNode(number: number): IndexNode {
+    const { pool } = this;
     const found = this.nodes[number];
-    if (found !== null && found !== undefined) return found;
+    if (found !== null && found !== undefined && found.refs === 1) {
+      pool.touchNode(found);
+      return found;
+    }
     assert(number < this.nodes.length, "index: block past the end of its volume");
-    const node = new IndexNode(number);
+    const node = new IndexNode(this.id, number, found ?? null);
+    if (found !== null && found !== undefined) {
+      pool.holdPages(node);
+      pool.dropNode(found);
+    }
     this.nodes[number] = node;
+    pool.touchNode(node);
     return node;
-  }
-
-  /** Marks a region for the next checkpoint though nothing changed (its item must move). */
-  markChanged(node: IndexNode, region: number): void {
-    node.changed[region] = 1;
-    this.touch(node);
-  }
-
-  touch(node: IndexNode): void {
-    if (node.isDirty) return;
-    node.isDirty = true;
-    this.dirtyNodes.push(node);
-  }
-
-  private retirePage(node: IndexNode, region: number): void {
-    const place = node.pagePlaces[region]!;
-    if (place === 0) return;
-    this.retired.now.push(place, node.pageUnits[region]! * 16);
-    node.pagePlaces[region] = 0;
-    node.pageUnits[region] = 0;
-  }
-
-  /** The words of a region's page: array and first word; null if it has no data. */
-  pageWords(node: IndexNode, region: number): Uint32Array | null {
-    const page = node.pages[region]!;
-    if (page === NO_PAGE) return null;
-    const base = this.arena.base(page);
-    return this.arena.slab(page).subarray(base, base + PAGE_WORDS);
   }
 }

@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { NODE_REGION, PAGE_ENTRY, SPARSE_ENTRY } from "../../../core/format/checkpoint.ts";
 import { ENTRY, RECORD } from "../../../core/format/record.ts";
-import { BATCH, DIRECTORY, ITEM } from "../../../core/format/segment.ts";
+import { BATCH, DIRECTORY, ITEM, MOVE_SOURCE } from "../../../core/format/segment.ts";
 import { SUPERBLOCK } from "../../../core/format/superblock.ts";
 
 const PATH = join(import.meta.dir, "../../../docs/format.md");
@@ -18,6 +18,7 @@ const LAYOUTS = [
   RECORD,
   ENTRY,
   ITEM,
+  MOVE_SOURCE,
   NODE_REGION,
   PAGE_ENTRY,
   SPARSE_ENTRY,

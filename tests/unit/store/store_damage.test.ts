@@ -5,10 +5,8 @@
 import { describe, expect, test } from "bun:test";
 import { SeededRandom } from "../../../core/base/random.ts";
 import { KIB, MIB } from "../../../core/base/units.ts";
-import { StoreCheck } from "../../../core/store/check.ts";
-import { SimDisk } from "../../sim/sim_disk.ts";
 import type { SimMedia } from "../../sim/sim_media.ts";
-import { StoreRig, valueIn, VOLUME } from "./store_rig.ts";
+import { checkMedia, StoreRig, valueIn, VOLUME } from "./store_rig.ts";
 
 const BLOCKS = 700;
 
@@ -95,26 +93,12 @@ function writtenOffsets(media: SimMedia): number[] {
   return offsets;
 }
 
-function check(media: SimMedia): NonNullable<StoreCheck["result"]> {
-  const queue: (() => void)[] = [];
-  const done = (tag: number, result: number): void => machine.diskDone(tag, result);
-  const disk = new SimDisk({ media, seed: 1, schedule: (_delay, fn) => queue.push(fn), done });
-  const machine: StoreCheck = new StoreCheck(disk, null);
-  machine.settle();
-  while (machine.result === null) {
-    queue.shift()?.();
-    machine.settle();
-  }
-  expect(disk.writeCount).toBe(0);
-  return machine.result;
-}
-
 describe.each(["close", "cut"] as const)("after a %s", (how) => {
   const made = sample(how);
 
   test("undamaged: whole, and the offline check agrees", () => {
     expect(judge(made.media.clone(), made, how)).toBe("whole");
-    const report = check(made.media.clone());
+    const report = checkMedia(made.media.clone());
     expect(report).toMatchObject({ ok: true, isSound: true, lostRecords: 0 });
     if (report.ok) {
       const there = made.values.filter((value) => value !== 0).length;
@@ -180,7 +164,7 @@ describe.each(["close", "cut"] as const)("after a %s", (how) => {
     for (let round = 0; round < 20; round += 1) {
       const media = made.media.clone();
       media.flip(random.pick(offsets), 16);
-      const report = check(media.clone());
+      const report = checkMedia(media.clone());
       const verdict = judge(media, made, how);
       if (verdict === "whole") continue;
       if (report.ok && verdict !== "shorter") expect(report.isSound).toBe(false);

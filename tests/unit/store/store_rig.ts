@@ -15,6 +15,7 @@ import {
   volumeId,
 } from "../../../core/base/units.ts";
 import { RECORD_TYPE, RecordHeader } from "../../../core/format/record.ts";
+import { StoreCheck } from "../../../core/store/check.ts";
 import type {
   AdmitClass,
   ScrubOptions,
@@ -329,6 +330,21 @@ export class StoreRig implements StoreSink {
     expect(this.failed).toBe("");
     this.failed = why;
   }
+}
+
+/** The offline check of a store, to its end; it must not write. */
+export function checkMedia(media: SimMedia): NonNullable<StoreCheck["result"]> {
+  const queue: (() => void)[] = [];
+  const done = (tag: number, result: number): void => machine.diskDone(tag, result);
+  const disk = new SimDisk({ media, seed: 1, schedule: (_delay, fn) => queue.push(fn), done });
+  const machine: StoreCheck = new StoreCheck(disk, null);
+  machine.settle();
+  while (machine.result === null) {
+    queue.shift()?.();
+    machine.settle();
+  }
+  expect(disk.writeCount).toBe(0);
+  return machine.result;
 }
 
 /** A block's content: its value and address all over, so that any mix-up shows. */
