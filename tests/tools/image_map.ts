@@ -26,6 +26,8 @@ import {
   ITEM,
   ITEM_HEADER_BYTES,
   ITEM_KIND,
+  MOVE_SOURCE,
+  movedBytes,
   ITEM_MAGIC,
 } from "../../core/format/segment.ts";
 import {
@@ -164,6 +166,12 @@ export function structuresOf(image: Uint8Array): Structure[] {
   return found;
 }
 
+/** Blocks of a move, from its length. */
+function movedCount(item: FoundItem): number {
+  const bodyBytes = item.lengthBytes - ITEM_HEADER_BYTES;
+  return Math.floor(bodyBytes / (STORED_BLOCK_BYTES + MOVE_SOURCE.sizeBytes));
+}
+
 /** The structures inside an item's body. */
 function partsOf(item: FoundItem): [unknown, number][] {
   const parts: [unknown, number][] = [];
@@ -173,7 +181,14 @@ function partsOf(item: FoundItem): [unknown, number][] {
   };
   const body = item.at + ITEM_HEADER_BYTES;
   if (hasBlocks(item.type)) each(ENTRY, item.at + RECORD_HEADER_BYTES, STORED_BLOCK_BYTES);
-  if (item.type === 128 + ITEM_KIND.move) each(ENTRY, body, STORED_BLOCK_BYTES);
+  if (item.type === 128 + ITEM_KIND.move) {
+    const count = movedCount(item);
+    for (let index = 0; index < count; index += 1) {
+      parts.push([ENTRY, body + index * STORED_BLOCK_BYTES]);
+      const source = movedBytes(count) + index * MOVE_SOURCE.sizeBytes;
+      parts.push([MOVE_SOURCE, body + source]);
+    }
+  }
   if (item.type === 128 + ITEM_KIND.page) {
     const entry = item.form === 1 ? SPARSE_ENTRY : PAGE_ENTRY;
     each(entry, body, entry.sizeBytes);
@@ -198,8 +213,8 @@ export function sealItem(image: Uint8Array, item: FoundItem): void {
   const { at, lengthBytes, type } = item;
   if (type >= 128) {
     const isMove = type === 128 + ITEM_KIND.move;
-    const length = lengthBytes - ITEM_HEADER_BYTES;
-    if (!isMove) ITEM.bodyCheck.set(view, at, crc32(image, at + ITEM_HEADER_BYTES, length));
+    const from = at + ITEM_HEADER_BYTES + (isMove ? movedBytes(movedCount(item)) : 0);
+    ITEM.bodyCheck.set(view, at, crc32(image, from, at + lengthBytes - from));
     ITEM.headerCheck.set(view, at, crc32(image, at + 8, ITEM_HEADER_BYTES - 8));
     return;
   }
