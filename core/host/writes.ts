@@ -11,6 +11,7 @@
 import { assert, must } from "../base/assert.ts";
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
 import { BLOCK_BYTES, type Seq } from "../base/units.ts";
+import { isZero } from "../base/zero.ts";
 import { COMMAND } from "../format/nbd.ts";
 import {
   RECORD_HEADER_BYTES,
@@ -233,7 +234,9 @@ export class Writes {
         this.fail(op, room);
         return;
       }
-      if (piece.isPartial) {
+      if (this.leavesHole(op, piece)) {
+        this.append(op, piece, null, 0);
+      } else if (piece.isPartial) {
         if (!this.readEdge(op, piece)) return;
         this.merge(op, piece);
         this.append(op, piece, op.buffer, 0);
@@ -288,11 +291,22 @@ export class Writes {
   private room(op: Op, piece: Piece): Outcome {
     const { store, mirror } = this.parts;
     if (store === null) return OUTCOME.pending;
-    const holes = makesHole(op) && !piece.isPartial;
+    const holes = this.leavesHole(op, piece);
     const bytes = holes ? RECORD_HEADER_BYTES : writeRecordBytes(piece.blockCount);
     if (!mirror.windowFree(bytes)) return OUTCOME.pending;
     if (holes) return store.admit(bytes, "reserve");
     return this.space.admit(op.volume, piece.lba, piece.blockCount);
+  }
+
+  /** True if what the piece writes are holes afterwards, so that it takes no room. */
+  private leavesHole(op: Op, piece: Piece): boolean {
+    if (piece.isPartial) {
+      // A part of a hole stays one.
+      return makesHole(op) && this.parts.store?.placeOf(op.volume, piece.lba) === 0;
+    }
+    if (op.command !== COMMAND.write) return makesHole(op);
+    const dataAt = op.dataAt + piece.lba * BLOCK_BYTES - op.offset;
+    return isZero(op.data, dataAt, piece.blockCount * BLOCK_BYTES);
   }
 
   private isBusy(op: Op, piece: Piece): boolean {
@@ -332,9 +346,7 @@ export class Writes {
   }
 
   private appendWhole(op: Op, piece: Piece): void {
-    if (makesHole(op)) {
-      this.append(op, piece, null, 0);
-    } else if (op.command === COMMAND.write) {
+    if (op.command === COMMAND.write) {
       this.append(op, piece, op.data, op.dataAt + piece.lba * BLOCK_BYTES - op.offset);
     } else {
       this.append(op, piece, ZEROS, 0);
