@@ -147,6 +147,8 @@ export const FLAG = {
   complete: 4,
   leaving: 8,
   voting: 16,
+  /** Durable records of its store are lost: blocks may be old (R12). */
+  losses: 32,
 } as const;
 
 export const membershipMessage = union({

@@ -255,6 +255,7 @@ export class Composition {
     else if (ok && this.target.isComplete) {
       this.change.isCopyDurable = true;
       parts.store?.forgetLosses();
+      this.life.lossWhy = "";
       this.change.changed();
     }
   }

@@ -174,7 +174,7 @@ export class StatusBoard {
     if (life.why !== "") return life.why;
     if (change.role === "joining") return "catching up from the other hosts";
     if (change.role === "none") return this.parts.membership.status(this.parts.nowMs).why;
-    return this.fillWhy();
+    return life.lossWhy === "" ? this.fillWhy() : life.lossWhy;
   }
 
   private hostRow(entry: RosterEntry, own: HostState): HostRow {

@@ -56,6 +56,8 @@ export class StoreLife {
   state: "none" | "opening" | "ok" | "failed" = "none";
   /** One sentence whenever the state is not ok. */
   why = "";
+  /** One sentence while records of the store are lost and nothing made them good. */
+  lossWhy = "";
   /** The store was made just now: it holds nothing. */
   isFresh = false;
   private mode: OpenMode = "existing";
@@ -80,6 +82,7 @@ export class StoreLife {
     this.mode = mode;
     this.state = "opening";
     this.why = "the store is being opened";
+    this.lossWhy = "";
     this.isFresh = false;
     this.opening = this.make(disk, storeSink);
     this.opening.open(this.parts.nowMs, this.identity());
@@ -116,13 +119,11 @@ export class StoreLife {
     this.sink.storeSettled();
   }
 
-  /** A joiner copies everything anyway; the base of a cold start has nobody to copy from. */
+  /** A joiner copies everything; a cold start prefers any other base (R12a). */
   private tellLost(count: number): void {
-    this.parts.ports.trace.event(
-      "error",
-      "store.lost_records",
-      `${count} durable log records cannot be read any more; blocks they held may be old`,
-    );
+    const records = count === 1 ? "1 durable log record" : `${count} durable log records`;
+    this.lossWhy = `${records} cannot be read any more; blocks they held may be old`;
+    this.parts.ports.trace.event("error", "store.lost_records", this.lossWhy);
   }
 
   /** The store poisoned itself: the host goes on without its disk. */

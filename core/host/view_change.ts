@@ -104,6 +104,7 @@ export class ViewChange implements MembershipSink {
       hasStore: store !== null,
       diskOk: this.diskOk,
       complete: this.target.isComplete && this.isCopyDurable,
+      hasLosses: store?.hasLosses ?? false,
       newestOpen: this.tail.epoch,
       vector: this.tail.vector,
       wantsIn: this.wantsIn && store !== null,
@@ -199,7 +200,12 @@ export class ViewChange implements MembershipSink {
     parts.serving = isMember && parts.store !== null;
     parts.hasCopies = view.members.length >= parts.options.minCopies;
     parts.store?.putMeta(META.view, encode(lineCodec, [...line]));
-    if (isMember) this.target.end();
+    if (isMember) {
+      this.target.end();
+      // Copied from a member; or the base of a cold start, and what it has is the history now.
+      const isAlone = parts.options.roster.length === 1;
+      if (parts.store?.hasLosses === true && !isAlone) parts.store.forgetLosses();
+    }
     const hosts = recipientsOf(view).map((entry) => entry.host);
     const members = view.members.map((entry) => entry.host);
     const sequencer = must(members[0], "view change: a view without members");

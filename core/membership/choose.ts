@@ -50,6 +50,8 @@ export type Choice =
       readonly ok: true;
       readonly ballot: Ballot;
       readonly cold: boolean;
+      /** The base of a cold start has lost records: no better one was there. */
+      readonly hasLosses: boolean;
       readonly diverged: number;
     }
   | { readonly ok: false; readonly why: string };
@@ -209,12 +211,20 @@ function coldBase(input: ChoiceInput, parent: View | null): Promised | string {
     }
   }
   const epoch = parent?.epoch ?? 0;
-  return candidates.reduce((best, one) => (isBetterBase(one, best, epoch) ? one : best));
+  const base = candidates.reduce((best, one) => (isBetterBase(one, best, epoch) ? one : best));
+  if (absent.length > 0 && has(base.promise, FLAG.losses)) {
+    // Its old blocks would be copied over good ones when the others come back.
+    const own = input.nameOf(base.host);
+    return `durable records of ${own}'s store are lost: waiting for ${names(absent)}`;
+  }
+  return base;
 }
 
 function isBetterBase(one: Promised, best: Promised, parent: Epoch): boolean {
   const intact = (promised: Promised): number =>
     parent !== 0 && promised.promise.intact === parent ? 1 : 0;
+  const losses = ({ promise }: Promised): number => (has(promise, FLAG.losses) ? 1 : 0);
+  if (losses(one) !== losses(best)) return losses(one) < losses(best);
   if (intact(one) !== intact(best)) return intact(one) > intact(best);
   if (one.promise.newestOpen !== best.promise.newestOpen) {
     return one.promise.newestOpen > best.promise.newestOpen;
@@ -272,7 +282,13 @@ function finish(input: ChoiceInput, draft: Draft): Choice {
   };
   const promisers = input.promised.map(({ host, promise }) => ({ host, inc: promise.inc }));
   const opening: Opening = { from: draft.from, continuing, line };
-  return { ok: true, ballot: { view, opening, promisers }, cold: draft.cold, diverged };
+  const { cold } = draft;
+  const hasLosses = cold && input.promised.some((one) => isLossyBase(draft, one));
+  return { ok: true, ballot: { view, opening, promisers }, cold, hasLosses, diverged };
+}
+
+function isLossyBase(draft: Draft, { host, promise }: Promised): boolean {
+  return has(promise, FLAG.losses) && entryOf(draft.members, host) !== null;
 }
 
 /** A data host that could be taken into `joining`. */

@@ -57,6 +57,8 @@ export interface LocalState {
   readonly diskOk: boolean;
   /** Finished joining in `newestOpen` (R11). */
   readonly complete: boolean;
+  /** Durable records of the store are lost, and nothing made them good: blocks may be old. */
+  readonly hasLosses: boolean;
   /** o: newest epoch seen OPEN or of which the log has a record; 0 = none (a fresh store). */
   readonly newestOpen: Epoch;
   /** Per sender what the log has of the streams of `newestOpen`. */

@@ -13,6 +13,7 @@ const NO_STATE: LocalState = {
   hasStore: false,
   diskOk: false,
   complete: false,
+  hasLosses: false,
   newestOpen: 0,
   vector: [],
   wantsIn: false,
@@ -107,11 +108,12 @@ export class Ground {
   }
 
   flags(voting: boolean): number {
-    const { hasStore, diskOk, wantsIn, complete } = this.local;
+    const { hasStore, diskOk, wantsIn, complete, hasLosses } = this.local;
     let flags = 0;
     if (this.isData && hasStore && diskOk) flags |= FLAG.disk;
     if (this.isData && wantsIn) flags |= FLAG.wantsIn;
     if (complete) flags |= FLAG.complete;
+    if (hasLosses) flags |= FLAG.losses;
     if (this.leaving) flags |= FLAG.leaving;
     if (voting) flags |= FLAG.voting;
     return flags;

@@ -212,9 +212,18 @@ export class Proposer {
         `Cold start from ${base}: everything flushed is there; ` +
         "writes that were not flushed may be lost.";
       ground.trace.event("warn", "view.cold_start", text, { epoch });
+      if (choice.hasLosses) this.tellLosses(base, epoch);
     }
     this.phase = { kind: "decide", ballot, until: ground.nowMs + DECIDE_MS };
     this.toVoters({ kind: "accept", ballot });
+  }
+
+  /** R12a: every last member has lost records; one of them must be the base. */
+  private tellLosses(base: string, epoch: Epoch): void {
+    const text =
+      `Durable records of ${base} are lost, as of every other last member; ` +
+      "blocks that they held may be old, also flushed ones.";
+    this.ground.trace.event("error", "view.cold_start_losses", text, { epoch });
   }
 
   private giveUp(why: string): void {

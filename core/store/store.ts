@@ -405,9 +405,14 @@ export class Store {
     return this.engine.live?.state.streamSeqs[sender] ?? 0;
   }
 
+  /** Durable records are lost and were not made good: blocks may be old. */
+  get hasLosses(): boolean {
+    return (this.engine.live?.state.lostRecords ?? 0) > 0;
+  }
+
   /**
-   * Everything here was compared with a mirror or copied from one: records that were lost leave no
-   * stale block. Durable with the next checkpoint; until then a restart says again that they are.
+   * Everything here was copied from a mirror, or all mirrors agreed to go on from what is here.
+   * Durable with the next checkpoint; until then a restart says again that records are lost.
    */
   forgetLosses(): void {
     const { live } = this.engine;

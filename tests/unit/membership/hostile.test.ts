@@ -23,6 +23,7 @@ const LOCAL: LocalState = {
   hasStore: true,
   diskOk: true,
   complete: false,
+  hasLosses: false,
   newestOpen: 0,
   vector: [],
   wantsIn: true,

@@ -214,6 +214,23 @@ describe("R12 cold start", () => {
     }
   });
 
+  test("a store that lost records is the base only if every last member's did", () => {
+    const lossy = { accepted, flags: ABLE | FLAG.losses, newestOpen: 128 };
+    const best = promised(0, 6, { ...lossy, intact: 128, vector: reach([0, 9]) });
+    const whole = promised(1, 6, { accepted, newestOpen: 64 });
+    expect(viewOf(chosen([best, whole])).members).toEqual(members([1, 6]));
+    const other = promised(1, 6, { ...lossy, vector: reach([0, 8]) });
+    const choice = chosen([best, other]);
+    expect(viewOf(choice).members).toEqual(members([0, 6]));
+    expect(choice).toMatchObject({ cold: true, hasLosses: true });
+    expect(chosen([best, whole])).toMatchObject({ cold: true, hasLosses: false });
+    // Alone it waits, however long the other is away.
+    const witness = promised(2, 1, { accepted, quiet: 0b010, flags: 0 });
+    const alone = chosen([promised(0, 6, { ...lossy, quiet: 0b010 }), witness]);
+    const why = "durable records of host 0's store are lost: waiting for host 1";
+    expect(alone).toEqual({ ok: false, why });
+  });
+
   test("some members: only if no promiser heard the others for cold_wait", () => {
     const zero = promised(0, 6, { accepted, quiet: 0b010 });
     const witness = (quiet: number): Promised => promised(2, 1, { accepted, quiet, flags: 0 });

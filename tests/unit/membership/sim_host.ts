@@ -110,6 +110,7 @@ export class SimHost implements MembershipSink {
       hasStore: isData,
       diskOk: isData && this.diskOk,
       complete: this.complete,
+      hasLosses: false,
       newestOpen,
       vector,
       wantsIn: isData && this.diskOk,
