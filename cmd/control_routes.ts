@@ -28,6 +28,11 @@ export function controlRoutes(
     },
     "GET /leases": () => Response.json(drive().host.leases()),
     "GET /events": (request, url) => eventsResponse(events, request, url),
+    "POST /scrub": () => {
+      const refused = drive().run((host, nowMs) => ({ why: host.scrub(nowMs) }));
+      const why = refused === null ? "the host has stopped" : refused.why;
+      return why === null ? Response.json({}) : sentence(409, why);
+    },
     "POST /recover": async (request) => {
       const body = v.safeParse(recoverSchema, await request.json().catch(() => null));
       if (!body.success) return sentence(400, "expected {path: an absolute path or null, force}");

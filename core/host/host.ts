@@ -284,6 +284,11 @@ export class Host implements HostMachine {
     return why;
   }
 
+  scrub(nowMs: number): string | null {
+    this.made.parts.nowMs = nowMs;
+    return this.made.life.scrub();
+  }
+
   setScrubRate(nowMs: number, bytesPerSecond: number | null): void {
     this.made.parts.nowMs = nowMs;
     this.made.life.setScrubRate(bytesPerSecond);

@@ -137,6 +137,8 @@ export interface HostMachine {
    * null when begun: the disk is the host's then. Progress is in `status`.
    */
   recover(nowMs: number, disk: Disk, force: boolean): string | null;
+  /** Begins a pass of the scrub now. Null, or why not. */
+  scrub(nowMs: number): string | null;
   /** Changes `scrubBytesPerSecond` while the host runs. */
   setScrubRate(nowMs: number, bytesPerSecond: number | null): void;
   status(nowMs: number): HostStatus;

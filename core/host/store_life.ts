@@ -70,6 +70,15 @@ export class StoreLife {
     this.scrubRate = parts.options.scrubBytesPerSecond;
   }
 
+  /** Begins a pass now; null, or why not. */
+  scrub(): string | null {
+    const scrubber = this.parts.store?.scrubber ?? null;
+    if (scrubber === null) return "this host has no working store";
+    if (this.scrubRate === 0) return "the scrub is off in the config";
+    scrubber.begin();
+    return null;
+  }
+
   /** For the store that is open, and any later one. */
   setScrubRate(bytesPerSecond: number | null): void {
     this.scrubRate = bytesPerSecond;

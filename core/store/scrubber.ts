@@ -87,6 +87,7 @@ export class Scrubber {
   private busyMs = 0;
   private savedMs = 0;
   private passBad = 0;
+  private isWanted = false;
 
   /** The scrub of a store, going on where it was; null if the store is to have none. */
   static of(parts: ScrubberParts, options: StoreOptions): Scrubber | null {
@@ -120,6 +121,12 @@ export class Scrubber {
   /** Bytes per second; 0 stops it, null chooses. */
   setRate(bytesPerSecond: number | null): void {
     this.rate = bytesPerSecond;
+    this.dueMs = this.parts.ops.nowMs;
+  }
+
+  /** A pass begins now, unless one is under way. */
+  begin(): void {
+    this.isWanted = true;
     this.dueMs = this.parts.ops.nowMs;
   }
 
@@ -195,7 +202,8 @@ export class Scrubber {
     const { nowMs } = this.parts.ops;
     const sinceMs = this.wallMs - at.beganMs;
     // A clock that went back must not put the pass off for years.
-    const isDue = at.isSearching !== 0 || sinceMs >= options.everyMs || sinceMs < 0;
+    const isAsked = this.isWanted || at.isSearching !== 0;
+    const isDue = isAsked || sinceMs >= options.everyMs || sinceMs < 0;
     if (!isDue) {
       this.dueMs = nowMs + Math.min(options.everyMs - sinceMs, SAVE_MS);
       return false;
@@ -206,6 +214,7 @@ export class Scrubber {
     at.region = 0;
     at.passBlocks = 0;
     at.beganMs = this.wallMs;
+    this.isWanted = false;
     this.passBad = 0;
     return true;
   }

@@ -9,10 +9,12 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -76,6 +78,28 @@ export class FaultDisk {
 
   clear(fault: "eio" | "hang" | "slow" | "lost" | "misdirect"): void {
     rmSync(join(this.control, fault), { force: true });
+  }
+
+  /**
+   * Where `bytes` lie on the medium, in whole 16-byte units (the places of a store); every copy.
+   */
+  find(bytes: Uint8Array): number[] {
+    const medium = Buffer.from(Bun.mmap(join(this.directory, "back.img")).buffer);
+    const found: number[] = [];
+    for (let at = medium.indexOf(bytes); at >= 0; at = medium.indexOf(bytes, at + 1)) {
+      if (at % 16 === 0) found.push(at);
+    }
+    return found;
+  }
+
+  /** Bytes of the medium rot, under whatever caches there are above it. */
+  rot(offset: number, lengthBytes: number): void {
+    const backing = openSync(join(this.directory, "back.img"), "r+");
+    const bytes = new Uint8Array(lengthBytes);
+    readSync(backing, bytes, 0, lengthBytes, offset);
+    for (let at = 0; at < lengthBytes; at += 1) bytes[at] = (bytes[at] ?? 0) ^ 0x55;
+    writeSync(backing, bytes, 0, lengthBytes, offset);
+    closeSync(backing);
   }
 
   /** The disk is pulled: every operation fails from now on, and the path is free again. */

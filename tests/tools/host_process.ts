@@ -157,6 +157,12 @@ export class HostProcess {
     return readStatus(await answer.json());
   }
 
+  /** Begins a pass of the scrub now. */
+  async scrub(): Promise<void> {
+    const answer = await fetch("http://vsan/scrub", { unix: this.control, method: "POST" });
+    if (!answer.ok) throw new Error(`${this.name}: scrub ${answer.status} ${await answer.text()}`);
+  }
+
   private async readyLine(child: Bun.Subprocess<"ignore", "pipe", number>): Promise<string> {
     const decoder = new TextDecoder();
     let text = "";

@@ -157,6 +157,15 @@ describe("the pace", () => {
     expect(statsOf(rig).bytesPerSecond).toBe(2 * MIB);
   });
 
+  test("on demand: at once, and once", () => {
+    const rig = filled();
+    rig.store.scrubber?.begin();
+    rig.run(60_000);
+    expect(statsOf(rig).passes).toBe(2);
+    rig.run(60_000);
+    expect(statsOf(rig).passes).toBe(2);
+  });
+
   test("without a rate: at least 1 MiB/s; a pass every two weeks", () => {
     const rig = filled();
     expect(statsOf(rig).bytesPerSecond).toBe(MIB);

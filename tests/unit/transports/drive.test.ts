@@ -80,6 +80,10 @@ class EchoHost implements HostMachine {
     });
   }
 
+  scrub(): string | null {
+    return null;
+  }
+
   setScrubRate(): void {
     this.note("setScrubRate");
   }
