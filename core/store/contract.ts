@@ -35,6 +35,8 @@ export interface StoreOptions {
   readonly readSlots?: number;
   /** Log bytes after which a checkpoint begins. Default: see `Geometry`. */
   readonly checkpointBytes?: number;
+  /** Count live blocks anew at open instead of believing the root: for a repair. */
+  readonly recount?: boolean;
   /** Without it nothing is scrubbed. */
   readonly scrub?: ScrubOptions;
 }

@@ -16,7 +16,7 @@ import { DiskOps, OP } from "./disk_ops.ts";
 import { ROOM } from "./log_lane.ts";
 import type { LogWriter } from "./log_writer.ts";
 import { StoreReader } from "./reader.ts";
-import { type Expected, type LiveStore, Recovery } from "./recovery.ts";
+import { type Expected, type LiveStore, MISCOUNTED, Recovery } from "./recovery.ts";
 import { Scrubber } from "./scrubber.ts";
 import { SpaceBelow } from "./space_below.ts";
 import type { StoreState } from "./state.ts";
@@ -139,6 +139,7 @@ export class StoreEngine {
     if (nowMs >= this.ops.oldestMs() + this.options.diskTimeoutMs && this.rules.poison) {
       this.fail(`the disk did not answer for ${this.options.diskTimeoutMs} ms`);
     }
+    if (this.live?.state.segments.isMiscounted === true) this.fail(MISCOUNTED);
     if (this.phase === "failed" || this.phase === "closed") {
       this.refuseSyncs();
       if (this.wantsClose && this.phase === "failed") this.endClose();

@@ -78,6 +78,7 @@ export function decodePage(
   const step = isSparse ? SPARSE_ENTRY.sizeBytes : PAGE_ENTRY.sizeBytes;
   const count = isSparse ? header.count : REGION_BLOCKS;
   if (count * step > header.bodyBytes || header.bodyBytes > PAGE_BYTES) return false;
+  let before = -1;
   for (let index = 0; index < count; index += 1) {
     const entryAt = at + index * step;
     const block = isSparse ? SPARSE_ENTRY.block.get(view, entryAt) : index;
@@ -85,7 +86,8 @@ export function decodePage(
     const high = PAGE_ENTRY.placeHigh.get(view, entryAt);
     const place = low + high * 4294967296;
     if (place === HOLE_PLACE) continue;
-    if (block >= REGION_BLOCKS) return false;
+    if (block <= before || block >= REGION_BLOCKS) return false;
+    before = block;
     if (place === LOST_PLACE) out.losts += 1;
     else if (!geometry.isBlockPlace(place)) return false;
     out.entries += 1;

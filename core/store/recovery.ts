@@ -45,6 +45,7 @@ import {
 } from "./superblocks.ts";
 import type { Task, TaskIo } from "./task.ts";
 
+export const MISCOUNTED = "its counts of live blocks are wrong; a repair counts them anew";
 /** Log buffers per lane. */
 const HOT_BUFFERS = 4;
 const COLD_BUFFERS = 2;
@@ -161,7 +162,7 @@ export class Recovery {
       damage.add("page", volume, lba, count, segment, "does not verify"),
     );
     yield* pages.loadAll();
-    if (state.pool.isInexact) pages.recount();
+    if (state.pool.isInexact || this.options.recount === true) pages.recount();
     const shrunk = this.adoptVolumes(state);
     if (shrunk !== null) return shrunk;
     // The number of this attempt is durable before anything is written under it.
@@ -177,6 +178,7 @@ export class Recovery {
     const forward = yield* this.rollForward(state, attempt, damage);
     // What was rolled forward may be in the operating system's memory only, after a killed process.
     if ((yield* this.io.sync()) !== 0) return refuse("io", "the disk cannot sync");
+    if (state.segments.isMiscounted) return refuse("damaged", MISCOUNTED);
     this.settleSegments(state, forward, found.value.cutSeq);
     // Kept in the superblock: the host may be killed before it has drawn its conclusions.
     state.lostRecords = found.value.lostRecords + damage.lostRecords;

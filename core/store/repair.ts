@@ -105,6 +105,7 @@ export class StoreRepair implements StoreSink {
       segmentBytes: SEGMENT_BYTES_MIN,
       volumes: [],
       diskTimeoutMs: this.options.diskTimeoutMs,
+      recount: true,
     };
     this.store = new Store(options, this.disk, this, this.trace, this.rules);
     this.store.open(nowMs, this.options);

@@ -54,6 +54,11 @@ export class SegmentTable {
   appendedCold = 0;
   liveBlockCount = 0;
   liveMetaBytes = 0;
+  /**
+   * More blocks were dropped than were live: the counts that the root brought along are wrong, by
+   * our own fault or somebody's intent. No segment may be reused any more; the engine stops.
+   */
+  isMiscounted = false;
 
   constructor(geometry: Geometry) {
     const count = geometry.segmentCount;
@@ -133,7 +138,10 @@ export class SegmentTable {
   dropBlock(place: number): void {
     const segment = this.geometry.segmentOf(place);
     const left = this.liveBlocks[segment]! - 1;
-    assert(left >= 0, "segments: more blocks dropped than were live");
+    if (left < 0) {
+      this.isMiscounted = true;
+      return;
+    }
     this.liveBlocks[segment] = left;
     this.liveBlockCount -= 1;
     if (left === 0) this.checkDead(segment);
@@ -171,6 +179,7 @@ export class SegmentTable {
 
   /** Frees the dead segments that invariant 2 allows; returns how many. */
   reclaim(durableHot: number, durableCold: number, checkpointSeq: number): number {
+    if (this.isMiscounted) return 0;
     let kept = 0;
     for (const segment of this.dead) {
       const isDurable =

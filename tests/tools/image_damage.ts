@@ -3,7 +3,7 @@
  * `tests/fixtures/manifest.json` is made of these; the expectations here are written by hand.
  */
 import { BLOCK_BYTES, REGION_BLOCKS } from "../../core/base/units.ts";
-import { PAGE_ENTRY } from "../../core/format/checkpoint.ts";
+import { PAGE_ENTRY, SPARSE_ENTRY } from "../../core/format/checkpoint.ts";
 import { viewOf } from "../../core/format/layout.ts";
 import { ENTRY, RECORD_HEADER_BYTES, STORED_BLOCK_BYTES } from "../../core/format/record.ts";
 import {
@@ -25,7 +25,14 @@ import {
   sealItem,
   sealSuperblock,
 } from "./image_map.ts";
-import { blockOffset, logOf, middleBatch, newestItem, pageEntryOf } from "./image_places.ts";
+import {
+  blockOffset,
+  changeRoot,
+  logOf,
+  middleBatch,
+  newestItem,
+  pageEntryOf,
+} from "./image_places.ts";
 
 export interface Wanted {
   /** How the store opens. */
@@ -48,6 +55,8 @@ export interface ImageDamage {
 }
 
 const COPIES = [0, 1, 2, 3];
+/** Segments of the clean image with live blocks. */
+const COUNTED_SEGMENTS = 33;
 
 function flip(image: Uint8Array, at: number): void {
   image[at] = image[at]! ^ 0x10;
@@ -258,7 +267,7 @@ const CHECKPOINTS: readonly ImageDamage[] = [
     name: "page points outside the store",
     of: "clean",
     damage: changePage(30, (view, at) => PAGE_ENTRY.placeHigh.set(view, at, 0x7fff)),
-    wanted: { open: "ok", unreadable: 1 },
+    wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
   },
   {
     name: "page points at the last bytes of the store",
@@ -266,7 +275,40 @@ const CHECKPOINTS: readonly ImageDamage[] = [
     damage: changePage(30, (view, at, image) =>
       PAGE_ENTRY.placeLow.set(view, at, image.length / 16 - 1),
     ),
-    wanted: { open: "ok", unreadable: 1 },
+    wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
+  },
+];
+
+const COUNTS: readonly ImageDamage[] = [
+  {
+    name: "sparse page with a block twice",
+    of: "clean",
+    damage: changePage(697, (view, at) =>
+      SPARSE_ENTRY.block.set(view, at, SPARSE_ENTRY.block.get(view, at - SPARSE_ENTRY.sizeBytes)),
+    ),
+    wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
+  },
+  {
+    name: "root counts more live blocks than there are",
+    of: "clean",
+    damage: (image) => {
+      changeRoot(image, (root) => {
+        for (const segment of root.segments.slice(0, 3)) segment.liveBlocks += 5;
+      });
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { segment: 3 } },
+  },
+  {
+    name: "root counts no live blocks",
+    of: "clean",
+    damage: (image) => {
+      changeRoot(image, (root) => {
+        for (const segment of root.segments) segment.liveBlocks = 0;
+      });
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { segment: COUNTED_SEGMENTS } },
   },
 ];
 
@@ -394,4 +436,10 @@ const LOGS: readonly ImageDamage[] = [
   },
 ];
 
-export const DAMAGES: readonly ImageDamage[] = [...SUPERBLOCKS, ...CHECKPOINTS, ...BLOCKS, ...LOGS];
+export const DAMAGES: readonly ImageDamage[] = [
+  ...SUPERBLOCKS,
+  ...CHECKPOINTS,
+  ...COUNTS,
+  ...BLOCKS,
+  ...LOGS,
+];

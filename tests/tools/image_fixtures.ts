@@ -12,8 +12,8 @@ import { check, repair } from "../unit/store/check_rig.ts";
 import { StoreRig } from "../unit/store/store_rig.ts";
 import { contentLines, LIFE_BLOCKS } from "./image_lives.ts";
 
-const DIRECTORY = join(import.meta.dir, "../fixtures");
-const MANIFEST = join(DIRECTORY, "manifest.json");
+export const FIXTURES = join(import.meta.dir, "../fixtures");
+const MANIFEST = join(FIXTURES, "manifest.json");
 
 /** One check, in short. */
 export type CheckSummary =
@@ -66,16 +66,16 @@ export function readManifest(): Manifest {
 }
 
 export function readGolden(name: string): Uint8Array {
-  const path = join(DIRECTORY, `${name}.img.zst`);
+  const path = join(FIXTURES, `${name}.img.zst`);
   return new Uint8Array(Bun.zstdDecompressSync(readFileSync(path)));
 }
 
 /** Replaces everything in `tests/fixtures/`. */
 export function writeFixtures(manifest: Manifest, images: Map<string, Uint8Array>): void {
-  rmSync(DIRECTORY, { recursive: true, force: true });
-  mkdirSync(DIRECTORY);
+  rmSync(FIXTURES, { recursive: true, force: true });
+  mkdirSync(FIXTURES);
   for (const [name, image] of images) {
-    writeFileSync(join(DIRECTORY, `${name}.img.zst`), Bun.zstdCompressSync(image, { level: 19 }));
+    writeFileSync(join(FIXTURES, `${name}.img.zst`), Bun.zstdCompressSync(image, { level: 19 }));
   }
   writeFileSync(MANIFEST, `${JSON.stringify(manifest, null, 1)}\n`);
 }

@@ -26,9 +26,9 @@ import {
   ITEM,
   ITEM_HEADER_BYTES,
   ITEM_KIND,
+  ITEM_MAGIC,
   MOVE_SOURCE,
   movedBytes,
-  ITEM_MAGIC,
 } from "../../core/format/segment.ts";
 import {
   AREA_OFFSET,
@@ -166,28 +166,24 @@ export function structuresOf(image: Uint8Array): Structure[] {
   return found;
 }
 
-/** Blocks of a move, from its length. */
-function movedCount(item: FoundItem): number {
-  const bodyBytes = item.lengthBytes - ITEM_HEADER_BYTES;
-  return Math.floor(bodyBytes / (STORED_BLOCK_BYTES + MOVE_SOURCE.sizeBytes));
-}
-
 /** The structures inside an item's body. */
 function partsOf(item: FoundItem): [unknown, number][] {
   const parts: [unknown, number][] = [];
-  const each = (layout: { readonly sizeBytes: number }, from: number, stride: number) => {
-    const end = item.at + item.lengthBytes;
+  const itemEnd = item.at + item.lengthBytes;
+  const each = (
+    layout: { readonly sizeBytes: number },
+    from: number,
+    stride: number,
+    end = itemEnd,
+  ): void => {
     for (let at = from; at + layout.sizeBytes <= end; at += stride) parts.push([layout, at]);
   };
   const body = item.at + ITEM_HEADER_BYTES;
   if (hasBlocks(item.type)) each(ENTRY, item.at + RECORD_HEADER_BYTES, STORED_BLOCK_BYTES);
   if (item.type === 128 + ITEM_KIND.move) {
-    const count = movedCount(item);
-    for (let index = 0; index < count; index += 1) {
-      parts.push([ENTRY, body + index * STORED_BLOCK_BYTES]);
-      const source = movedBytes(count) + index * MOVE_SOURCE.sizeBytes;
-      parts.push([MOVE_SOURCE, body + source]);
-    }
+    const sources = body + movedBytes(item.number);
+    each(ENTRY, body, STORED_BLOCK_BYTES, sources);
+    each(MOVE_SOURCE, sources, MOVE_SOURCE.sizeBytes, sources + item.number * 8);
   }
   if (item.type === 128 + ITEM_KIND.page) {
     const entry = item.form === 1 ? SPARSE_ENTRY : PAGE_ENTRY;
@@ -210,11 +206,13 @@ export function sealEntry(image: Uint8Array, at: number): void {
 /** Makes the checksums of an item right, over the length that it was found with. */
 export function sealItem(image: Uint8Array, item: FoundItem): void {
   const view = viewOf(image);
-  const { at, lengthBytes, type } = item;
+  const { at, lengthBytes, type, number } = item;
   if (type >= 128) {
-    const isMove = type === 128 + ITEM_KIND.move;
-    const from = at + ITEM_HEADER_BYTES + (isMove ? movedBytes(movedCount(item)) : 0);
-    ITEM.bodyCheck.set(view, at, crc32(image, from, at + lengthBytes - from));
+    // Of a move only the places are covered; its blocks carry their own checksums.
+    const skipped = type === 128 + ITEM_KIND.move ? movedBytes(number) : 0;
+    const length = Math.max(0, lengthBytes - ITEM_HEADER_BYTES - skipped);
+    const from = at + lengthBytes - length;
+    ITEM.bodyCheck.set(view, at, crc32(image, from, length));
     ITEM.headerCheck.set(view, at, crc32(image, at + 8, ITEM_HEADER_BYTES - 8));
     return;
   }

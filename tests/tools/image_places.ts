@@ -1,11 +1,19 @@
-/** Finding a page, a block or a batch of the log in the image of a store. */
+/** Finding a page, a block, a batch of the log or the root in the image of a store. */
 import { REGION_BLOCKS } from "../../core/base/units.ts";
-import { PAGE_ENTRY, SPARSE_ENTRY } from "../../core/format/checkpoint.ts";
+import { PAGE_ENTRY, ROOT, SPARSE_ENTRY } from "../../core/format/checkpoint.ts";
+import { type Decoded, decode, encode } from "../../core/format/codec.ts";
 import { viewOf } from "../../core/format/layout.ts";
-import { ITEM_HEADER_BYTES, ITEM_KIND } from "../../core/format/segment.ts";
+import { ITEM_HEADER_BYTES, ITEM_KIND, PLACE_UNIT } from "../../core/format/segment.ts";
 import { SUPERBLOCK } from "../../core/format/superblock.ts";
 import { VOLUME } from "../unit/store/store_rig.ts";
-import { batchesOf, type FoundBatch, type FoundItem, newestSuperblock } from "./image_map.ts";
+import {
+  batchesOf,
+  type FoundBatch,
+  type FoundItem,
+  newestSuperblock,
+  sealBatch,
+  sealItem,
+} from "./image_map.ts";
 
 /** The newest item of a kind about a subject, with its batch. */
 export function newestItem(
@@ -56,4 +64,26 @@ export function logOf(image: Uint8Array, lane: number): FoundBatch[] {
 /** The third batch of the hot lane after the checkpoint: durable, and proven so by later ones. */
 export function middleBatch(image: Uint8Array): FoundBatch {
   return logOf(image, 0)[2] as FoundBatch;
+}
+
+type Root = Decoded<typeof ROOT>;
+
+/** Changes what both copies of the root say, without changing their length. */
+export function changeRoot(image: Uint8Array, change: (root: Root) => void): void {
+  const view = viewOf(image);
+  const at = newestSuperblock(image);
+  const length = SUPERBLOCK.rootBytes.get(view, at);
+  const places = [SUPERBLOCK.rootPlaceA.get(view, at), SUPERBLOCK.rootPlaceB.get(view, at)];
+  for (const batch of batchesOf(image)) {
+    for (const item of batch.items) {
+      if (!places.includes(item.at / PLACE_UNIT)) continue;
+      const body = item.at + ITEM_HEADER_BYTES;
+      const root = decode(ROOT, image.slice(body, body + length));
+      if (root === null) throw new Error("the root has more than one chunk");
+      change(root);
+      image.set(encode(ROOT, root), body);
+      sealItem(image, item);
+      sealBatch(image, batch);
+    }
+  }
 }

@@ -7,9 +7,10 @@ import { describe, expect, test } from "bun:test";
 import type { CheckReport } from "../../../core/store/check_report.ts";
 import { DAMAGES } from "../../tools/image_damage.ts";
 import { linesOf, mediaOf } from "../../tools/image_fixtures.ts";
-import { imageOf, LIVES } from "../../tools/image_lives.ts";
+import { imageOf, LIFE_BLOCKS, LIVES } from "../../tools/image_lives.ts";
 import { blockOffset } from "../../tools/image_places.ts";
 import { check, repair } from "./check_rig.ts";
+import { StoreRig } from "./store_rig.ts";
 
 const crashed = imageOf((LIVES.find(({ name }) => name === "crashed") as (typeof LIVES)[0]).live());
 const clean = imageOf((LIVES.find(({ name }) => name === "clean") as (typeof LIVES)[0]).live());
@@ -120,6 +121,22 @@ test("a disk that fails during the repair: said so, and repaired when it is well
     expect(repair(media, { faults }).result).toMatchObject({ ok: false, code: "io" });
     expect(repair(media).result).toMatchObject({ ok: true, after: { damageCount: 0 } });
   }
+});
+
+test("a store with wrong counts stops before it reuses a segment; a repair counts anew", () => {
+  const media = mediaOf(damaged(clean, "root counts no live blocks"));
+  const rig = new StoreRig({ media, blocks: LIFE_BLOCKS, cacheHits: 1 });
+  expect(rig.open()).toMatchObject({ ok: true });
+  for (let lba = 0; lba < 8 && rig.failed === ""; lba += 1) {
+    rig.write(lba, 1);
+    rig.run(1);
+  }
+  expect(rig.failed).toContain("counts of live blocks");
+  rig.crash();
+  expect(repair(media).result).toMatchObject({ ok: true, after: { isSound: true } });
+  const again = new StoreRig({ media, blocks: LIFE_BLOCKS, cacheHits: 1 });
+  expect(again.open()).toMatchObject({ ok: true });
+  expect(again.valueAt(200)).toBe(1 + 198);
 });
 
 test("another host's store is refused, not changed", () => {
