@@ -12,26 +12,30 @@
  * ext4 has no non-blocking buffered write (RWF_NOWAIT is refused), so io_uring hands every one
  * to a kernel worker. A buffered write only copies into the page cache, and while another thread
  * ran fdatasync on the same file without pause its p99.9 was 61 us (4 KiB) and 0.5 ms (64 KiB on
- * unwritten extents), at most 7 ms. It may really block in two cases, which go to the backend's
+ * unwritten extents), at most 7 ms. It may really block in four cases, which go to the backend's
  * asynchronous path instead:
  *  1. too much unflushed data (the kernel throttles writers): more than `INLINE_DIRTY_BYTES_MAX`
  *     written since the last finished sync;
  *  2. a disk that hangs (journal or page locks are held): a sync is unanswered for
- *     `INLINE_SYNC_MS_MAX`.
+ *     `INLINE_STALL_MS_MAX`;
+ *  3. the same without a sync: of the asynchronous operations in flight none came back for as long;
+ *  4. a file system whose writes go through a server (`isRemote`): FUSE, NFS, SMB, 9P, Ceph.
+ * What is left: the first write to a hung local disk after an idle time, if the file system makes
+ * it wait (a full journal); nothing was in flight that could have told.
  */
 import { closeSync, constants, openSync } from "node:fs";
 import { totalmem } from "node:os";
 import { MIB } from "../core/base/units.ts";
 import { assert } from "../core/base/assert.ts";
 import { ERRNO, MEDIUM_ALIGN } from "../core/base/ports.ts";
-import { addressOf, libc, mapMemory } from "./libc.ts";
+import { addressOf, errno, libc, mapMemory } from "./libc.ts";
 
 /**
  * Far below where the kernel begins to throttle: (dirty_background_ratio + dirty_ratio) / 2 is
  * 15 % of the free memory by default. A fixed 64 MiB sent most 1 MiB writes to kernel workers.
  */
 const INLINE_DIRTY_BYTES_MAX = Math.max(64 * MIB, Math.min(totalmem() / 64, 512 * MIB));
-const INLINE_SYNC_MS_MAX = 100;
+const INLINE_STALL_MS_MAX = 100;
 /**
  * A whole log buffer: its copy holds the loop for up to a millisecond. Handed over above 256 KiB,
  * 1 MiB writes cost 1.4 ms of CPU each instead of 1.2 ms, on the same two cores.
@@ -59,6 +63,8 @@ export class DiskFile {
   readonly isDevice: boolean;
   /** See `Disk.isThin`. A device may be thin below as well, but cannot be asked for room. */
   readonly isThin: boolean;
+  /** Its file system may ask a server for every write. */
+  readonly isRemote: boolean;
   /**
    * A second descriptor that passes the page cache (O_DIRECT; the kernel writes dirty pages of the
    * range back first), or `fd` where the file system refuses one, such as tmpfs before Linux 6.6.
@@ -74,6 +80,8 @@ export class DiskFile {
   private nextWrittenBytes = 0;
   private syncCount = 0;
   private syncStartedMs = 0;
+  private pendingCount = 0;
+  private pendingMovedMs = 0;
 
   constructor(open: {
     readonly path: string;
@@ -82,6 +90,7 @@ export class DiskFile {
     readonly sectorBytes: number;
     readonly isDevice: boolean;
     readonly isThin: boolean;
+    readonly isRemote: boolean;
   }) {
     this.path = open.path;
     this.fd = open.fd;
@@ -89,6 +98,7 @@ export class DiskFile {
     this.sectorBytes = open.sectorBytes;
     this.isDevice = open.isDevice;
     this.isThin = open.isThin;
+    this.isRemote = open.isRemote;
     this.mediumFd = openMedium(open.fd);
   }
 
@@ -129,17 +139,36 @@ export class DiskFile {
   }
 
   /**
-   * Writes at once if that is not expected to wait. Bytes written, or -EAGAIN: write the rest,
-   * or all, asynchronously.
+   * Writes at once if that is not expected to wait. All bytes; -EAGAIN or a short count: write all
+   * asynchronously; or another -errno: the write failed and must not be tried again.
    */
   writeNow(offset: number, address: number, length: number): number {
-    if (length > INLINE_WRITE_BYTES_MAX) return -ERRNO.EAGAIN;
+    if (this.isRemote || length > INLINE_WRITE_BYTES_MAX) return -ERRNO.EAGAIN;
     if (this.writtenBytes - this.flushedBytes > INLINE_DIRTY_BYTES_MAX) return -ERRNO.EAGAIN;
-    if (this.syncCount > 0 && performance.now() - this.syncStartedMs > INLINE_SYNC_MS_MAX) {
-      return -ERRNO.EAGAIN;
-    }
+    if (this.isStalled) return -ERRNO.EAGAIN;
     const count = Number(this.symbols.pwrite(this.fd, address, length, offset));
-    return count < 0 ? -ERRNO.EAGAIN : count;
+    return count < 0 ? -refusalOf(errno()) : count;
+  }
+
+  /** Nothing comes back from the disk. */
+  private get isStalled(): boolean {
+    const hasSync = this.syncCount > 0;
+    if (!hasSync && this.pendingCount === 0) return false;
+    const nowMs = performance.now();
+    if (hasSync && nowMs - this.syncStartedMs > INLINE_STALL_MS_MAX) return true;
+    return this.pendingCount > 0 && nowMs - this.pendingMovedMs > INLINE_STALL_MS_MAX;
+  }
+
+  /** An asynchronous operation is handed to the kernel, or came back. */
+  pendingBegins(): void {
+    if (this.pendingCount === 0) this.pendingMovedMs = performance.now();
+    this.pendingCount += 1;
+  }
+
+  pendingEnds(): void {
+    assert(this.pendingCount > 0, "disk: an operation ended that never began");
+    this.pendingCount -= 1;
+    if (this.pendingCount > 0) this.pendingMovedMs = performance.now();
   }
 
   /** Asserts that a range lies on the disk and in the buffer. */
@@ -187,6 +216,11 @@ export class DiskFile {
     this.iovecWords[2] = length;
     return this.iovec.address;
   }
+}
+
+/** What a failed write is answered with: only what says "later" is tried again. */
+function refusalOf(code: number): number {
+  return code === 0 || code === ERRNO.EINTR ? ERRNO.EAGAIN : code;
 }
 
 /** The same file once more, by its descriptor: its path may have another file by now. */

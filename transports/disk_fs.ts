@@ -78,9 +78,9 @@ export class FsDisk implements OpenDisk {
   write(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
     this.file.check(offset, buffer, at, length);
     const count = this.file.writeNow(offset, addressOf(buffer) + at, length);
-    if (count === length) {
-      this.file.wrote(length);
-      this.ready.push(tag, length);
+    if (count === length || (count < 0 && count !== -ERRNO.EAGAIN)) {
+      if (count > 0) this.file.wrote(length);
+      this.ready.push(tag, count);
       return;
     }
     this.begin();
@@ -131,6 +131,7 @@ export class FsDisk implements OpenDisk {
   private begin(): void {
     assert(this.inFlight < IN_FLIGHT_MAX, "disk: too many operations");
     this.inFlight += 1;
+    this.file.pendingBegins();
   }
 
   private move(transfer: Transfer): void {
@@ -164,6 +165,7 @@ export class FsDisk implements OpenDisk {
 
   private finish(tag: number, result: number): void {
     this.inFlight -= 1;
+    this.file.pendingEnds();
     this.events.done(tag, result);
     this.events.batch();
     if (this.inFlight === 0 && this.closing !== null) this.closing();

@@ -14,6 +14,7 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
+  statfsSync,
   unlinkSync,
 } from "node:fs";
 import { dirname } from "node:path";
@@ -107,7 +108,15 @@ function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
     const sizeBytes = roundDown(size, BLOCK_BYTES);
     if (sizeBytes === 0) throw new Refusal("is too small to be a store");
     const isThin = options.isThin === true || !isWhole(fd);
-    const open = { path, fd, sizeBytes, sectorBytes: SECTOR_BYTES, isDevice: false, isThin };
+    const open = {
+      path,
+      fd,
+      sizeBytes,
+      sectorBytes: SECTOR_BYTES,
+      isDevice: false,
+      isThin,
+      isRemote: isRemote(path),
+    };
     return { file: new DiskFile(open), created: stat.size === 0 };
   } catch (error) {
     closeSync(fd);
@@ -159,6 +168,13 @@ function isWhole(fd: number): boolean {
   return blocks * STAT_BLOCK_BYTES >= size;
 }
 
+/** Magic numbers of file systems with a server behind (linux/magic.h): FUSE, NFS, SMB, 9P, Ceph. */
+const REMOTE_MAGIC = [0x65735546, 0x6969, 0xff534d42, 0xfe534d42, 0x01021997, 0x00c36400];
+
+function isRemote(path: string): boolean {
+  return REMOTE_MAGIC.includes(statfsSync(path).type >>> 0);
+}
+
 /** Makes the names in a directory durable. */
 export function syncDirectory(path: string): void {
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -191,7 +207,15 @@ function openDevice({ path, deviceBytesLeast = 0 }: DiskOptions, plain: number):
       throw new Refusal(`has ${sizeBytes} bytes, ${deviceBytesLeast} are asked for`);
     }
     closeSync(plain);
-    return new DiskFile({ path, fd, sizeBytes, sectorBytes, isDevice: true, isThin: false });
+    return new DiskFile({
+      path,
+      fd,
+      sizeBytes,
+      sectorBytes,
+      isDevice: true,
+      isThin: false,
+      isRemote: false,
+    });
   } catch (error) {
     closeSync(fd);
     throw error;

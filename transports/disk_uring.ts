@@ -123,9 +123,9 @@ export class UringDisk implements OpenDisk {
     this.file.check(offset, buffer, at, length);
     const address = addressOf(buffer) + at;
     const count = this.file.writeNow(offset, address, length);
-    if (count === length) {
-      this.file.wrote(length);
-      this.ready.push(tag, length);
+    if (count === length || (count < 0 && count !== -ERRNO.EAGAIN)) {
+      if (count > 0) this.file.wrote(length);
+      this.ready.push(tag, count);
     } else {
       this.begin(tag, URING_OP.write, offset, address, length);
     }
@@ -187,6 +187,7 @@ export class UringDisk implements OpenDisk {
       return;
     }
     this.freeCount -= 1;
+    this.file.pendingBegins();
     const slot = this.free[this.freeCount]!;
     this.tags[slot] = tag;
     this.opcodes[slot] = opcode;
@@ -244,6 +245,7 @@ export class UringDisk implements OpenDisk {
     if (opcode === URING_OP.fsync) this.file.syncEnds(total);
     if (opcode === URING_OP.write && total > 0) this.file.wrote(total);
     const tag = this.tags[slot]!;
+    this.file.pendingEnds();
     this.free[this.freeCount] = slot;
     this.freeCount += 1;
     this.startWaiting();

@@ -174,6 +174,23 @@ describe.skipIf(!canFault)("a disk that fails", () => {
     await rebuild(all);
   }, 90_000);
 
+  test("a disk that hangs in every write (FUSE): clients of its host go on", async () => {
+    const timeouts = {
+      clusterLines: ['peer_timeout = "1s"'],
+      hostLines: () => ['disk_timeout = "2s"'],
+    };
+    const all = await rig(timeouts, "file");
+    all.disk.set("hang");
+    const begun = performance.now();
+    await untilFailed(all, 15_000);
+    // Beta itself answered all the while: its loop waits for no write.
+    expect(performance.now() - begun).toBeLessThan(10_000);
+    await all.load.more(300);
+    expect(all.load.errorTexts).toEqual([]);
+    all.disk.clear("hang");
+    await rebuild(all);
+  }, 60_000);
+
   test("two data hosts alone: the other one goes on for both", async () => {
     const all = await rig({ hosts: ["alpha", "beta"] });
     all.disk.set("eio", "wf");
