@@ -27,7 +27,7 @@ import { closeSync, constants, openSync } from "node:fs";
 import { totalmem } from "node:os";
 import { MIB } from "../core/base/units.ts";
 import { assert } from "../core/base/assert.ts";
-import { ERRNO, MEDIUM_ALIGN } from "../core/base/ports.ts";
+import { ERRNO, MEDIUM_ALIGN, READ_PAIRS_MAX, type ReadPairs } from "../core/base/ports.ts";
 import { addressOf, errno, libc, mapMemory } from "./libc.ts";
 
 /**
@@ -43,6 +43,7 @@ const INLINE_STALL_MS_MAX = 100;
 const INLINE_WRITE_BYTES_MAX = 4 * MIB;
 const RWF_NOWAIT = 8;
 const ADVISE_DONTNEED = 4;
+const IOVEC_BYTES = 16;
 /** Smallest piece of memory given out, so that it is never a small typed array, which moves. */
 const ALLOCATE_BYTES_MIN = 4096;
 export const LOCK_EXCLUSIVE_NOW = 2 | 4;
@@ -72,8 +73,9 @@ export class DiskFile {
   readonly mediumFd: number;
   private readonly symbols = libc();
   private readonly memory: Uint8Array[] = [];
-  private readonly iovec = mapMemory(4096);
-  private readonly iovecWords = new Uint32Array(this.iovec.bytes.buffer, 0, 4);
+  /** Pieces of memory for one synchronous call, each an address and a length of 64 bits. */
+  private readonly iovec = mapMemory(2 * READ_PAIRS_MAX * IOVEC_BYTES);
+  private readonly iovecWords = new Uint32Array(this.iovec.bytes.buffer);
   private writtenBytes = 0;
   private flushedBytes = 0;
   private syncWrittenBytes = 0;
@@ -131,11 +133,25 @@ export class DiskFile {
   /** See `Disk.readNow`. Every failure is -EAGAIN: the waiting read will name the true one. */
   readNow(offset: number, buffer: Uint8Array, at: number, length: number): number {
     this.check(offset, buffer, at, length);
-    const address = addressOf(buffer) + at;
-    const count = Number(
-      this.symbols.preadv2(this.fd, this.vector(address, length), 1, offset, RWF_NOWAIT),
-    );
-    return count < 0 || (count === 0 && length > 0) ? -ERRNO.EAGAIN : count;
+    this.setPiece(0, addressOf(buffer) + at, length);
+    return this.readPieces(offset, 1);
+  }
+
+  /** See `Disk.readPairsNow`. Every failure is -EAGAIN, as above. */
+  readPairsNow(offset: number, pairs: ReadPairs): number {
+    const { count, headBytes, bodyBytes } = pairs;
+    assert(count > 0 && count <= READ_PAIRS_MAX, "disk: pairs");
+    this.check(offset, pairs.heads, 0, count * headBytes);
+    this.check(offset + count * headBytes, pairs.bodies, pairs.bodiesAt, count * bodyBytes);
+    let head = addressOf(pairs.heads);
+    let body = addressOf(pairs.bodies) + pairs.bodiesAt;
+    for (let piece = 0; piece < 2 * count; piece += 2) {
+      this.setPiece(piece, head, headBytes);
+      this.setPiece(piece + 1, body, bodyBytes);
+      head += headBytes;
+      body += bodyBytes;
+    }
+    return this.readPieces(offset, 2 * count);
   }
 
   /**
@@ -210,11 +226,18 @@ export class DiskFile {
     this.symbols.close(this.fd);
   }
 
-  private vector(address: number, length: number): number {
-    this.iovecWords[0] = address >>> 0;
-    this.iovecWords[1] = Math.floor(address / 4294967296);
-    this.iovecWords[2] = length;
-    return this.iovec.address;
+  private setPiece(piece: number, address: number, length: number): void {
+    const word = piece * 4;
+    this.iovecWords[word] = address >>> 0;
+    this.iovecWords[word + 1] = Math.floor(address / 4294967296);
+    this.iovecWords[word + 2] = length;
+  }
+
+  /** Nothing read although a range inside the disk was asked for is no answer either. */
+  private readPieces(offset: number, pieces: number): number {
+    const { address } = this.iovec;
+    const count = Number(this.symbols.preadv2(this.fd, address, pieces, offset, RWF_NOWAIT));
+    return count > 0 ? count : -ERRNO.EAGAIN;
   }
 }
 

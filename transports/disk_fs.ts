@@ -5,7 +5,7 @@
  */
 import { fdatasync, read, write } from "node:fs";
 import { assert } from "../core/base/assert.ts";
-import { ERRNO } from "../core/base/ports.ts";
+import { ERRNO, type ReadPairs } from "../core/base/ports.ts";
 import type { DiskEvents, DiskFile } from "./disk_file.ts";
 import type { OpenDisk } from "./disk_open.ts";
 import { ReadyQueue } from "./disk_ready.ts";
@@ -59,6 +59,10 @@ export class FsDisk implements OpenDisk {
 
   readNow(offset: number, buffer: Uint8Array, at: number, length: number): number {
     return this.file.readNow(offset, buffer, at, length);
+  }
+
+  readPairsNow(offset: number, pairs: ReadPairs): number {
+    return this.file.readPairsNow(offset, pairs);
   }
 
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {

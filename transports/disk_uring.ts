@@ -11,7 +11,7 @@
  *  3. Nothing is delivered from inside a request: inline results wait in `ready` until `deliver`.
  */
 import { assert } from "../core/base/assert.ts";
-import { ERRNO } from "../core/base/ports.ts";
+import { ERRNO, type ReadPairs } from "../core/base/ports.ts";
 import type { DiskEvents, DiskFile } from "./disk_file.ts";
 import type { OpenDisk } from "./disk_open.ts";
 import { ReadyQueue } from "./disk_ready.ts";
@@ -106,6 +106,10 @@ export class UringDisk implements OpenDisk {
 
   readNow(offset: number, buffer: Uint8Array, at: number, length: number): number {
     return this.file.readNow(offset, buffer, at, length);
+  }
+
+  readPairsNow(offset: number, pairs: ReadPairs): number {
+    return this.file.readPairsNow(offset, pairs);
   }
 
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {

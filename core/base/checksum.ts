@@ -13,6 +13,33 @@ export function crc32(buffer: Uint8Array, at: number, length: number, seed = 0):
   return Bun.hash.crc32(buffer.subarray(at, at + length), seed) >>> 0;
 }
 
+/** CRC-32 of each byte value: the table of RFC 1952, section 8. */
+const TABLE = makeTable();
+
+function makeTable(): Uint32Array {
+  const table = new Uint32Array(256);
+  for (let byte = 0; byte < 256; byte += 1) {
+    let rest = byte;
+    for (let bit = 0; bit < 8; bit += 1) {
+      rest = (rest & 1) === 1 ? 0xedb88320 ^ (rest >>> 1) : rest >>> 1;
+    }
+    table[byte] = rest;
+  }
+  return table;
+}
+
+/**
+ * `crc32` for a few bytes: byte by byte, which for 12 of them costs a quarter of a view and a call
+ * of the primitive (25 ns instead of 120).
+ */
+export function crc32Short(buffer: Uint8Array, at: number, length: number): number {
+  let rest = 0xffffffff;
+  for (let index = at; index < at + length; index += 1) {
+    rest = TABLE[(rest ^ buffer[index]!) & 0xff]! ^ (rest >>> 8);
+  }
+  return ~rest >>> 0;
+}
+
 const encoder = new TextEncoder();
 
 /** CRC-32 of a string's UTF-8 bytes. */

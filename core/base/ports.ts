@@ -21,6 +21,26 @@ export const ERRNO = {
 /** Alignment of `Disk.readMedium`, bytes: the largest logical sector of devices in use. */
 export const MEDIUM_ALIGN = 4096;
 
+/** Pairs in one `readPairsNow`: two pieces of memory each, and Linux takes 1024 (IOV_MAX). */
+export const READ_PAIRS_MAX = 128;
+
+/**
+ * Where a read puts `count` pairs that lie one behind the other on the disk, each a head and a body
+ * behind it: heads to one side, bodies side by side. Reused by its owner.
+ */
+export interface ReadPairs {
+  /** 1 to `READ_PAIRS_MAX`. */
+  count: number;
+  readonly headBytes: number;
+  readonly bodyBytes: number;
+  /** Memory of `Disk.allocate`; head n goes to `n * headBytes`. */
+  readonly heads: Uint8Array;
+  /** Any memory of at least 4096 bytes: the call is over before anything can move it. */
+  bodies: Uint8Array;
+  /** Body n goes to `bodiesAt + n * bodyBytes`. */
+  bodiesAt: number;
+}
+
 /**
  * One file or block device. Completions arrive as `diskDone(tag, result)`, in any order; a result
  * is the byte count (a short count is possible and is the caller's to notice) or a negated errno.
@@ -44,6 +64,8 @@ export interface Disk {
   allocate(lengthBytes: number): Uint8Array;
   /** Reads at once if that needs no waiting: bytes read, or -EAGAIN, or another -errno. */
   readNow(offset: number, buffer: Uint8Array, at: number, length: number): number;
+  /** Like `readNow`, into many places; a short count names bytes on the disk, heads and bodies. */
+  readPairsNow(offset: number, pairs: ReadPairs): number;
   /** Reads into `buffer[at, at+length)`; the buffer must come from `allocate`. */
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void;
   /**

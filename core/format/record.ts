@@ -13,7 +13,7 @@
  *
  * All sizes are multiples of 16, so a place in the log fits an index entry in units of 16 bytes.
  */
-import { crc32 } from "../base/checksum.ts";
+import { crc32, crc32Short } from "../base/checksum.ts";
 import { LIMITS } from "../base/limits.ts";
 import { BLOCK_BYTES, type HostId, type VolumeId } from "../base/units.ts";
 import { layout } from "./layout.ts";
@@ -231,6 +231,24 @@ export function verifyEntry(
     ENTRY.check.get(view, at) === crc32(buffer, at + 4, STORED_BLOCK_BYTES - 4) &&
     ENTRY.volume.get(view, at) === volume &&
     ENTRY.lba.get(view, at) === lba
+  );
+}
+
+/** `verifyEntry` for an entry at `entryAt` of one buffer and its block at `blockAt` of another. */
+export function verifyPair(
+  entries: Uint8Array,
+  view: DataView,
+  entryAt: number,
+  blocks: Uint8Array,
+  blockAt: number,
+  volume: VolumeId | number,
+  lba: number,
+): boolean {
+  const seed = crc32Short(entries, entryAt + 4, ENTRY.sizeBytes - 4);
+  return (
+    ENTRY.check.get(view, entryAt) === crc32(blocks, blockAt, BLOCK_BYTES, seed) &&
+    ENTRY.volume.get(view, entryAt) === volume &&
+    ENTRY.lba.get(view, entryAt) === lba
   );
 }
 

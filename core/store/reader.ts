@@ -2,22 +2,27 @@
  * Reads: index, then memory, the page cache, or the disk; every block is verified on its way.
  *
  *   read -> run of blocks that lie one behind the other -> in a log buffer?  copy
- *                                                       -> readNow answers?  verify, copy
- *                                                       -> else a slot, disk.read, later finish
+ *                                                       -> in the page cache?  straight to `out`
+ *                                                       -> else a slot, disk.read, later copy
+ *
+ * From the page cache entries and data part on the way: entries go to the reader, data where the
+ * caller wants them, so that one copy is saved. A read at the disk goes through a slot of the
+ * reader's own: when the disk hangs, the caller is answered and uses its buffer again, into which
+ * the disk must not write then.
  *
  * Invariants:
- *  1. A block is copied out only if its entry verifies (checksum over address and data), its
- *     address is the one asked for, and 16 bits of its checksum are those of the index (G5).
+ *  1. A read is answered ok only if every block's entry verifies (checksum over address and data),
+ *     its address is the one asked for, and 16 bits of its checksum are those of the index (G5).
  *  2. While a read is at the disk its segment is pinned: a place read is never reused meanwhile,
  *     so a block that does not verify is bad, not moved.
  *  3. Slots and waiting runs are bounded; past the bound a read fails rather than grows.
  */
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
-import type { Disk } from "../base/ports.ts";
+import { type Disk, READ_PAIRS_MAX, type ReadPairs } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
 import { BLOCK_BYTES, roundUp, type VolumeId } from "../base/units.ts";
 import { viewOf } from "../format/layout.ts";
-import { ENTRY, STORED_BLOCK_BYTES, verifyEntry } from "../format/record.ts";
+import { ENTRY, STORED_BLOCK_BYTES, verifyPair } from "../format/record.ts";
 import { PLACE_UNIT } from "../format/segment.ts";
 import { STORED_BLOCK_PLACES } from "./apply.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
@@ -27,9 +32,10 @@ import type { StoreState } from "./state.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
 /** Blocks one slot reads at once. */
-const RUN_BLOCKS_MAX = 31;
+const SLOT_BLOCKS_MAX = 31;
 /** Room for a run that is neither aligned at its start nor at its end. */
 const SLOT_BYTES = 34 * 4096;
+const NO_BYTES = new Uint8Array(0);
 /** Runs that may wait for a slot; the host's own bounds on requests keep far below it. */
 const WAITING_RUNS_MAX = 1 << 17;
 
@@ -48,6 +54,11 @@ interface Run {
   count: number;
   place: number;
   outAt: number;
+}
+
+/** Entries that were read apart from their blocks, and blocks in place. */
+interface Parted extends ReadPairs {
+  readonly view: DataView;
 }
 
 interface Slot {
@@ -74,7 +85,7 @@ export class StoreReader {
   private readonly events: ReadEvents;
   private readonly slots: Slot[];
   private readonly freeSlots: number[] = [];
-  private readonly now: Slot;
+  private readonly parted: Parted;
   private readonly waiting: Run[] = [];
   private firstWaiting = 0;
   /** Jobs that ended inside `read`, and what was bad there: told at the next event. */
@@ -98,22 +109,30 @@ export class StoreReader {
     this.rules = rules;
     this.events = events;
     this.sector = disk.sectorBytes;
-    const slots = buffers.map((buffer) => ({
+    const heads = buffers[0] as Uint8Array;
+    this.parted = {
+      count: 0,
+      headBytes: ENTRY.sizeBytes,
+      bodyBytes: BLOCK_BYTES,
+      heads,
+      view: viewOf(heads),
+      bodies: NO_BYTES,
+      bodiesAt: 0,
+    };
+    this.slots = buffers.slice(1).map((buffer) => ({
       buffer,
       view: viewOf(buffer),
       run: null,
       at: 0,
       length: 0,
     }));
-    this.now = slots[0] as Slot;
-    this.slots = slots.slice(1);
     for (let index = this.slots.length - 1; index >= 0; index -= 1) this.freeSlots.push(index);
   }
 
-  /** Buffers for `slotCount` reads at the disk and one for reads at once. */
+  /** A buffer for the entries of reads at once, and those of `slotCount` reads at the disk. */
   static allocate(disk: Disk, slotCount: number): Uint8Array[] {
-    const buffers: Uint8Array[] = [];
-    for (let index = 0; index <= slotCount; index += 1) buffers.push(disk.allocate(SLOT_BYTES));
+    const buffers = [disk.allocate(READ_PAIRS_MAX * ENTRY.sizeBytes)];
+    for (let index = 0; index < slotCount; index += 1) buffers.push(disk.allocate(SLOT_BYTES));
     return buffers;
   }
 
@@ -146,8 +165,10 @@ export class StoreReader {
       const batch = this.writer.hot.find(place) ?? this.writer.cold.find(place);
       if (batch !== null) {
         const entryAt = place * PLACE_UNIT - batch.diskOffset;
-        if (this.isGood(volume, at, place, batch.buffer, batch.view, entryAt)) {
-          copyBlock(batch.buffer, entryAt, out, target);
+        const { buffer, view } = batch;
+        const blockAt = entryAt + ENTRY.sizeBytes;
+        if (this.isGood(volume, at, place, buffer, view, entryAt, buffer, blockAt)) {
+          copyBlock(buffer, blockAt, out, target);
         } else {
           job ??= { token, volume, out, pending: 0, failed: false };
           this.noteBad(job, at, "its copy in memory does not verify");
@@ -155,9 +176,27 @@ export class StoreReader {
         index += 1;
         continue;
       }
-      const run = this.runLength(volume, at, place, Math.min(count - index, RUN_BLOCKS_MAX));
-      job = this.readRun(job, token, volume, at, run, place, out, target);
-      index += run;
+      const run = this.runLength(volume, at, place, Math.min(count - index, READ_PAIRS_MAX));
+      const cached = this.readCached(place, run, out, target);
+      for (let block = 0; block < cached; block += 1) {
+        const why = this.whyCachedIsBad(volume, at, place, block);
+        if (why === null) continue;
+        job ??= { token, volume, out, pending: 0, failed: false };
+        this.noteBad(job, at + block, why);
+      }
+      index += cached;
+      if (cached === run) continue;
+      // Not in the page cache, or an error: the disk's own answer decides.
+      job ??= { token, volume, out, pending: 0, failed: false };
+      const rest = Math.min(run - cached, SLOT_BLOCKS_MAX);
+      this.startRun({
+        job,
+        lba: at + cached,
+        count: rest,
+        place: place + cached * STORED_BLOCK_PLACES,
+        outAt: outAt + index * BLOCK_BYTES,
+      });
+      index += rest;
     }
     if (job === null) return OUTCOME.ok;
     if (job.pending === 0) this.ended.push(job);
@@ -176,38 +215,30 @@ export class StoreReader {
     return length;
   }
 
-  /** Reads a run at once if the page cache has it, else starts it; returns the job if any. */
-  private readRun(
-    job: ReadJob | null,
-    token: number,
+  /** Blocks of the run, from its first on, that the page cache has: now in `out`, not verified. */
+  private readCached(place: number, count: number, out: Uint8Array, outAt: number): number {
+    const { parted } = this;
+    parted.count = count;
+    parted.bodies = out;
+    parted.bodiesAt = outAt;
+    const got = this.disk.readPairsNow(place * PLACE_UNIT, parted);
+    return got < 0 ? 0 : Math.floor(got / STORED_BLOCK_BYTES);
+  }
+
+  /** What is wrong with block `index` of the run that `readCached` read; null if nothing is. */
+  private whyCachedIsBad(
     volume: VolumeIndex,
     lba: number,
-    count: number,
     place: number,
-    out: Uint8Array,
-    outAt: number,
-  ): ReadJob | null {
-    const slot = this.now;
-    const offset = this.locate(slot, place, count);
-    const got = this.disk.readNow(offset, slot.buffer, 0, slot.length);
-    if (got === slot.length) {
-      let owner = job;
-      for (let index = 0; index < count; index += 1) {
-        const entryAt = slot.at + index * STORED_BLOCK_BYTES;
-        const entryPlace = place + index * STORED_BLOCK_PLACES;
-        if (this.isGood(volume, lba + index, entryPlace, slot.buffer, slot.view, entryAt)) {
-          copyBlock(slot.buffer, entryAt, out, outAt + index * BLOCK_BYTES);
-        } else {
-          owner ??= { token, volume, out, pending: 0, failed: false };
-          this.noteBad(owner, lba + index, this.whyBad(volume, lba + index, slot, entryAt));
-        }
-      }
-      return owner;
-    }
-    // Not in the page cache, or an error: the disk's own answer decides.
-    const owner = job ?? { token, volume, out, pending: 0, failed: false };
-    this.startRun({ job: owner, lba, count, place, outAt });
-    return owner;
+    index: number,
+  ): string | null {
+    const { heads, view, bodies, bodiesAt } = this.parted;
+    const entryAt = index * ENTRY.sizeBytes;
+    const blockAt = bodiesAt + index * BLOCK_BYTES;
+    const at = lba + index;
+    const itsPlace = place + index * STORED_BLOCK_PLACES;
+    if (this.isGood(volume, at, itsPlace, heads, view, entryAt, bodies, blockAt)) return null;
+    return whyBad(volume, at, heads, view, entryAt, bodies, blockAt);
   }
 
   /** Sets the slot up for a run; returns the aligned disk offset. */
@@ -269,10 +300,13 @@ export class StoreReader {
       const lba = run.lba + index;
       const entryAt = slot.at + index * STORED_BLOCK_BYTES;
       const place = run.place + index * STORED_BLOCK_PLACES;
-      if (this.isGood(volume, lba, place, slot.buffer, slot.view, entryAt)) {
-        copyBlock(slot.buffer, entryAt, out, run.outAt + index * BLOCK_BYTES);
+      const { buffer, view } = slot;
+      const blockAt = entryAt + ENTRY.sizeBytes;
+      if (this.isGood(volume, lba, place, buffer, view, entryAt, buffer, blockAt)) {
+        copyBlock(buffer, blockAt, out, run.outAt + index * BLOCK_BYTES);
       } else {
-        this.failBlock(run.job, lba, place, this.whyBad(volume, lba, slot, entryAt));
+        const why = whyBad(volume, lba, buffer, view, entryAt, buffer, blockAt);
+        this.failBlock(run.job, lba, place, why);
       }
     }
   }
@@ -351,30 +385,41 @@ export class StoreReader {
     volume: VolumeIndex,
     lba: number,
     place: number,
-    buffer: Uint8Array,
+    entries: Uint8Array,
     view: DataView,
-    at: number,
+    entryAt: number,
+    blocks: Uint8Array,
+    blockAt: number,
   ): boolean {
     if (!this.rules.verifyReads) return true;
-    if (!verifyEntry(buffer, view, at, volume.id, lba)) return false;
+    if (!verifyPair(entries, view, entryAt, blocks, blockAt, volume.id, lba)) return false;
     // Overwritten since the read began: the index speaks of another version.
     if (volume.placeAt(lba) !== place) return true;
-    return (ENTRY.check.get(view, at) & 0xffff) === volume.checkAt(lba);
-  }
-
-  private whyBad(volume: VolumeIndex, lba: number, slot: Slot, at: number): string {
-    const isEntryGood = verifyEntry(slot.buffer, slot.view, at, volume.id, lba);
-    if (isEntryGood) return "an older version lies there (lost write)";
-    const foundVolume = ENTRY.volume.get(slot.view, at);
-    const foundLba = ENTRY.lba.get(slot.view, at);
-    if (verifyEntry(slot.buffer, slot.view, at, foundVolume, foundLba)) {
-      return "another block lies there (misdirected or lost write)";
-    }
-    return "its checksum does not match";
+    return (ENTRY.check.get(view, entryAt) & 0xffff) === volume.checkAt(lba);
   }
 }
 
-function copyBlock(buffer: Uint8Array, entryAt: number, out: Uint8Array, outAt: number): void {
-  const from = entryAt + ENTRY.sizeBytes;
-  out.set(buffer.subarray(from, from + BLOCK_BYTES), outAt);
+/** Names what `isGood` refused. */
+function whyBad(
+  volume: VolumeIndex,
+  lba: number,
+  entries: Uint8Array,
+  view: DataView,
+  entryAt: number,
+  blocks: Uint8Array,
+  blockAt: number,
+): string {
+  if (verifyPair(entries, view, entryAt, blocks, blockAt, volume.id, lba)) {
+    return "an older version lies there (lost write)";
+  }
+  const foundVolume = ENTRY.volume.get(view, entryAt);
+  const foundLba = ENTRY.lba.get(view, entryAt);
+  if (verifyPair(entries, view, entryAt, blocks, blockAt, foundVolume, foundLba)) {
+    return "another block lies there (misdirected or lost write)";
+  }
+  return "its checksum does not match";
+}
+
+function copyBlock(buffer: Uint8Array, blockAt: number, out: Uint8Array, outAt: number): void {
+  out.set(buffer.subarray(blockAt, blockAt + BLOCK_BYTES), outAt);
 }

@@ -287,7 +287,7 @@ export class Store {
 
   /**
    * Reads blocks into `out`, which is the store's until the answer. `ok`: done now. `pending`:
-   * sink.readDone(token) follows. Holes read as zeros.
+   * sink.readDone(token) follows. Holes read as zeros; unless the answer is ok, anything is there.
    */
   read(
     token: number,

@@ -4,9 +4,9 @@
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { Disk } from "../../core/base/ports.ts";
-import { ERRNO } from "../../core/base/ports.ts";
+import { ERRNO, READ_PAIRS_MAX } from "../../core/base/ports.ts";
 import { SeededRandom } from "../../core/base/random.ts";
-import { MIB } from "../../core/base/units.ts";
+import { MIB, roundUp } from "../../core/base/units.ts";
 
 export interface DiskRig {
   /** At least 8 MiB, blank. */
@@ -152,6 +152,41 @@ export function diskSuite(name: string, open: () => Promise<DiskRig>): void {
       expect(() => disk.readMedium(1, disk.sizeBytes, buffer, 0, 4096)).toThrow("past the end");
     });
 
+    test("readPairsNow parts heads from bodies, and says how far it came", async () => {
+      const headBytes = 16;
+      const pairBytes = headBytes + 4096;
+      const count = READ_PAIRS_MAX;
+      // Pairs begin anywhere on the disk.
+      const offset = 5 * MIB + 80;
+      const data = noise(roundUp(80 + count * pairBytes, 4096), 9);
+      start(() => disk.write(1, 5 * MIB, data, 0, data.length));
+      expect(await result(1)).toBe(data.length);
+      const heads = disk.allocate(count * headBytes);
+      // Not from `allocate`: the caller's memory, which may be any.
+      const bodies = new Uint8Array(count * 4096 + 200);
+      const pairs = { count, headBytes, bodyBytes: 4096, heads, bodies, bodiesAt: 100 };
+      let wholeCount = 0;
+      for (let round = 0; round < 40 && wholeCount < 2; round += 1) {
+        heads.fill(0xee);
+        bodies.fill(0xee);
+        const got = disk.readPairsNow(offset, pairs);
+        if (got === -ERRNO.EAGAIN) continue;
+        expect(got).toBeGreaterThan(0);
+        expect(got).toBeLessThanOrEqual(count * pairBytes);
+        if (got === count * pairBytes) wholeCount += 1;
+        for (let pair = 0; (pair + 1) * pairBytes <= got; pair += 1) {
+          const from = 80 + pair * pairBytes;
+          const head = heads.subarray(pair * headBytes, (pair + 1) * headBytes);
+          const body = bodies.subarray(100 + pair * 4096, 100 + (pair + 1) * 4096);
+          expect(Buffer.compare(head, data.subarray(from, from + headBytes))).toBe(0);
+          expect(Buffer.compare(body, data.subarray(from + headBytes, from + pairBytes))).toBe(0);
+        }
+        expect(bodies.subarray(0, 100).every((byte) => byte === 0xee)).toBe(true);
+        expect(bodies.subarray(100 + count * 4096).every((byte) => byte === 0xee)).toBe(true);
+      }
+      expect(wholeCount).toBe(2);
+    });
+
     test("sync and discard complete with 0; a discarded range reads as zeros", async () => {
       const data = noise(2 * MIB, 7);
       start(() => disk.write(1, 2 * MIB, data, 0, 2 * MIB));
@@ -171,6 +206,11 @@ export function diskSuite(name: string, open: () => Promise<DiskRig>): void {
       const buffer = disk.allocate(8192);
       expect(() => disk.read(1, disk.sizeBytes - 4096, buffer, 0, 8192)).toThrow("past the end");
       expect(() => disk.write(1, disk.sizeBytes, buffer, 0, 4096)).toThrow("past the end");
+      const pairs = { count: 2, headBytes: 16, bodyBytes: 4096, heads: buffer, bodiesAt: 0 };
+      const two = { ...pairs, bodies: disk.allocate(8192) };
+      expect(() => disk.readPairsNow(disk.sizeBytes - 8192, two)).toThrow("past the end");
+      const small = { ...pairs, bodies: disk.allocate(8191) };
+      expect(() => disk.readPairsNow(0, small)).toThrow("past");
     });
 
     test("many operations at once: each completes once, with its own data", async () => {

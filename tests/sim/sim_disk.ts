@@ -6,7 +6,13 @@
  * After either nothing of before completes any more, and the disk is ready for the next life.
  */
 import { assert } from "../../core/base/assert.ts";
-import { type Disk, ERRNO, MEDIUM_ALIGN } from "../../core/base/ports.ts";
+import {
+  type Disk,
+  ERRNO,
+  MEDIUM_ALIGN,
+  READ_PAIRS_MAX,
+  type ReadPairs,
+} from "../../core/base/ports.ts";
 import { SeededRandom } from "../../core/base/random.ts";
 import { SECTOR, SimMedia } from "./sim_media.ts";
 
@@ -97,6 +103,34 @@ export class SimDisk implements Disk {
     if (!this.random.chance(this.options.cacheHits ?? 0.5)) return -ERRNO.EAGAIN;
     if (this.faults.hang) return -ERRNO.EAGAIN;
     return this.readResult(offset, buffer, at, length);
+  }
+
+  /** A miss may begin anywhere: what lies before it is read, as from a real page cache. */
+  readPairsNow(offset: number, pairs: ReadPairs): number {
+    const { count, headBytes, bodyBytes, heads, bodies, bodiesAt } = pairs;
+    assert(count > 0 && count <= READ_PAIRS_MAX, "sim disk: pairs");
+    const length = count * (headBytes + bodyBytes);
+    const bytes = new Uint8Array(length);
+    assert(count * headBytes <= heads.length, "sim disk: heads past their buffer");
+    assert(
+      bodiesAt >= 0 && bodiesAt + count * bodyBytes <= bodies.length,
+      "sim disk: bodies past their buffer",
+    );
+    const result = this.readNow(offset, bytes, 0, length);
+    if (result < 0) return result;
+    const hits = this.options.cacheHits ?? 0.5;
+    const got = this.random.chance(hits) ? length : 1 + this.random.below(length);
+    for (let done = 0; done < got; ) {
+      const pair = Math.floor(done / (headBytes + bodyBytes));
+      const within = done % (headBytes + bodyBytes);
+      const isHead = within < headBytes;
+      const end = Math.min(got, done - within + (isHead ? headBytes : headBytes + bodyBytes));
+      const piece = bytes.subarray(done, end);
+      if (isHead) heads.set(piece, pair * headBytes + within);
+      else bodies.set(piece, bodiesAt + pair * bodyBytes + within - headBytes);
+      done = end;
+    }
+    return got;
   }
 
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {

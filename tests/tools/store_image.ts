@@ -34,6 +34,10 @@ class MappedDisk implements Disk {
     return -ERRNO.EAGAIN;
   }
 
+  readPairsNow(): number {
+    return -ERRNO.EAGAIN;
+  }
+
   read(tag: number, offset: number, buffer: Uint8Array, at: number, length: number): void {
     const chunk = this.bytes.subarray(offset, offset + length);
     buffer.set(chunk, at);

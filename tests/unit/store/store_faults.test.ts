@@ -1,6 +1,9 @@
 /** A disk that fails, lies, hangs or forgets, and what the store makes of it. */
 import { describe, expect, test } from "bun:test";
+import { crc32, crc32Short } from "../../../core/base/checksum.ts";
 import { OUTCOME } from "../../../core/base/outcome.ts";
+import { SeededRandom } from "../../../core/base/random.ts";
+import { MIB } from "../../../core/base/units.ts";
 import { blocksOf, StoreRig, VOLUME } from "./store_rig.ts";
 
 function fresh(options: ConstructorParameters<typeof StoreRig>[0] = {}): StoreRig {
@@ -13,6 +16,14 @@ function fresh(options: ConstructorParameters<typeof StoreRig>[0] = {}): StoreRi
 function offsetOf(rig: StoreRig, lba: number): number {
   return rig.store.placeOf(VOLUME, lba) * 16;
 }
+
+test("the short checksum is the long one", () => {
+  const random = new SeededRandom(3);
+  const bytes = new Uint8Array(64).map(() => random.below(256));
+  for (let length = 0; length <= 40; length += 1) {
+    expect(crc32Short(bytes, 7, length)).toBe(crc32(bytes, 7, length));
+  }
+});
 
 describe("poison", () => {
   const causes: [string, (rig: StoreRig) => void][] = [
@@ -103,6 +114,44 @@ describe("reads", () => {
       rig.disk.media.flip(offsetOf(rig, 11) + at, 0x10);
       expect(rig.valueAt(11)).toBe(5);
     }
+  });
+
+  test("where the page cache ends, the disk goes on, whatever came of a block", () => {
+    const rig = fresh({
+      seed: 9,
+      sizeBytes: 32 * MIB,
+      segmentBytes: MIB,
+      logBufferBytes: MIB,
+      cacheHits: 0.5,
+    });
+    const count = 120;
+    const expected = Buffer.from(blocksOf(0, 3, count));
+    rig.write(0, 3, count);
+    rig.sync();
+    // One run on the disk, so that a read of it is one `readPairsNow`, cut anywhere.
+    expect(rig.store.placeOf(VOLUME, count - 1)).toBe(rig.store.placeOf(VOLUME, 0) + 119 * 257);
+    for (let round = 0; round < 100; round += 1) {
+      const found = rig.read(0, count);
+      if (typeof found === "number") throw new Error(`outcome ${found}`);
+      expect(expected.equals(found)).toBe(true);
+    }
+    expect(rig.bad).toEqual([]);
+  });
+
+  test("a read that a hanging disk ends late does not touch its caller's buffer any more", () => {
+    const rig = fresh({ cacheHits: 0 });
+    rig.write(1, 7);
+    rig.sync();
+    rig.disk.faults.hang = true;
+    const out = new Uint8Array(4096);
+    expect(rig.store.read(501, VOLUME, 1, 1, out, 0)).toBe(OUTCOME.pending);
+    rig.until(() => rig.reads.has(501));
+    expect(rig.reads.get(501)).toBe(OUTCOME.io);
+    // The owner uses it for something else.
+    out.fill(9);
+    rig.disk.heal();
+    rig.run(100);
+    expect(out.every((byte) => byte === 9)).toBe(true);
   });
 
   test.each(["loseWrites", "misdirectWrites"] as const)("%s: found by the reader", (fault) => {
