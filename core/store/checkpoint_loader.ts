@@ -88,7 +88,8 @@ export class CheckpointLoader {
   private *readRoot(lastPlace: number, rootBytes: number): Task<Uint8Array | null> {
     const chunkBytes = rootChunkBytes(this.state.geometry.segmentBytes);
     const count = Math.ceil(rootBytes / chunkBytes);
-    const root = new Uint8Array(rootBytes);
+    // Put together when all is there: a superblock may name any length.
+    const chunks: Uint8Array[] = [];
     const places: number[] = [];
     const lengths: number[] = [];
     const { reader } = this;
@@ -99,7 +100,7 @@ export class CheckpointLoader {
       const at = yield* reader.read(place, length, ITEM_KIND.root, 0);
       if (at < 0 || reader.header.subject !== number) return null;
       const body = at + ITEM_HEADER_BYTES;
-      root.set(reader.buffer.subarray(body, body + bytes), number * chunkBytes);
+      chunks.push(reader.buffer.slice(body, body + bytes));
       places.push(place);
       lengths.push(length);
       place = reader.header.number;
@@ -108,6 +109,10 @@ export class CheckpointLoader {
     this.rootBytes.push(...lengths);
     for (let index = 0; index < places.length; index += 1) {
       this.state.segments.addMeta(places[index]!, lengths[index]!);
+    }
+    const root = new Uint8Array(rootBytes);
+    for (let index = 0; index < chunks.length; index += 1) {
+      root.set(chunks[index]!, (count - 1 - index) * chunkBytes);
     }
     return root;
   }
@@ -149,9 +154,11 @@ export class CheckpointLoader {
   }
 
   private takeNodes(version: VolumeIndex, nodes: Root["volumes"][number]["nodes"]): boolean {
+    let next = 0;
     for (const stored of nodes) {
       const { number, run, place, bytes } = stored;
-      if (run < 1 || number + run > version.nodes.length) return false;
+      if (number < next || run < 1 || number + run > version.nodes.length) return false;
+      next = number + run;
       for (let each = number; each < number + run; each += 1) {
         version.wideEpochs[each] = stored.tagEpoch;
         version.widePoints[each] = stored.tagPoint;

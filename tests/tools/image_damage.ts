@@ -12,9 +12,7 @@ import {
   ITEM_HEADER_BYTES,
   ITEM_KIND,
 } from "../../core/format/segment.ts";
-import { SUPERBLOCK, SUPERBLOCK_BYTES, superblockOffset } from "../../core/format/superblock.ts";
-import type { DamageKind } from "../../core/store/damage.ts";
-import type { StoreRefusal } from "../../core/store/contract.ts";
+import { SUPERBLOCK } from "../../core/format/superblock.ts";
 import { OTHER, VOLUME } from "../unit/store/store_rig.ts";
 import {
   type FoundBatch,
@@ -23,7 +21,6 @@ import {
   sealBatch,
   sealEntry,
   sealItem,
-  sealSuperblock,
 } from "./image_map.ts";
 import {
   blockOffset,
@@ -33,50 +30,14 @@ import {
   newestItem,
   pageEntryOf,
 } from "./image_places.ts";
+import { SUPERBLOCK_DAMAGES } from "./image_damage_super.ts";
+import { flip, type ImageDamage, rot } from "./image_rot.ts";
 
-export interface Wanted {
-  /** How the store opens. */
-  readonly open: "ok" | StoreRefusal;
-  /** Rows of the check by kind; blocks that cannot be read any more; records lost. */
-  readonly kinds?: Partial<Record<DamageKind, number>>;
-  readonly unreadable?: number;
-  readonly lostRecords?: number;
-  /** The log ends earlier: nothing tells the damage from an end that was never durable. */
-  readonly isShorter?: boolean;
-}
-
-export interface ImageDamage {
-  readonly name: string;
-  /** Of which golden image. */
-  readonly of: string;
-  /** Changes the image in place; or gives a shorter one. */
-  readonly damage: (image: Uint8Array) => Uint8Array | undefined;
-  readonly wanted: Wanted;
-}
-
-const COPIES = [0, 1, 2, 3];
 /** Segments of the clean image with live blocks. */
 const COUNTED_SEGMENTS = 33;
 
-function flip(image: Uint8Array, at: number): void {
-  image[at] = image[at]! ^ 0x10;
-}
-
-function eachSuperblock(change: (view: DataView, at: number) => void) {
-  return (image: Uint8Array): undefined => {
-    for (const copy of COPIES) {
-      change(viewOf(image), superblockOffset(copy));
-      sealSuperblock(image, superblockOffset(copy));
-    }
-  };
-}
-
 function directoryAt(batch: FoundBatch): number {
   return batch.at + batch.lengthBytes - batch.itemCount * DIRECTORY_ENTRY_BYTES;
-}
-
-function rot(image: Uint8Array, at: number, length: number): void {
-  for (let index = 0; index < length; index += 1) image[at + index] = 0xa5 ^ (index & 0xff);
 }
 
 function changePage(lba: number, change: (view: DataView, at: number, image: Uint8Array) => void) {
@@ -92,121 +53,6 @@ function changePage(lba: number, change: (view: DataView, at: number, image: Uin
 function rootBody(image: Uint8Array, copy: "rootPlaceA" | "rootPlaceB"): number {
   return SUPERBLOCK[copy].get(viewOf(image), newestSuperblock(image)) * 16 + ITEM_HEADER_BYTES;
 }
-
-const SUPERBLOCKS: readonly ImageDamage[] = [
-  {
-    name: "one superblock rotten",
-    of: "clean",
-    damage: (image) => void flip(image, superblockOffset(1) + 30),
-    wanted: { open: "ok", kinds: { superblock: 1 } },
-  },
-  {
-    name: "three superblocks rotten",
-    of: "crashed",
-    damage: (image) => {
-      for (const copy of [0, 1, 3]) flip(image, superblockOffset(copy) + 3000);
-      return undefined;
-    },
-    wanted: { open: "ok", kinds: { superblock: 3 } },
-  },
-  {
-    name: "all superblocks rotten",
-    of: "clean",
-    damage: (image) => {
-      for (const copy of COPIES) flip(image, superblockOffset(copy) + 90);
-      return undefined;
-    },
-    wanted: { open: "damaged" },
-  },
-  {
-    name: "superblock misdirected",
-    of: "clean",
-    damage: (image) => {
-      const first = superblockOffset(0);
-      image.copyWithin(superblockOffset(2), first, first + SUPERBLOCK_BYTES);
-      return undefined;
-    },
-    wanted: { open: "ok", kinds: { superblock: 1 } },
-  },
-  {
-    name: "superblock of the generation before",
-    of: "clean",
-    damage: (image) => {
-      const at = superblockOffset(3);
-      const generation = SUPERBLOCK.generation.get(viewOf(image), at);
-      SUPERBLOCK.generation.set(viewOf(image), at, generation - 1);
-      sealSuperblock(image, at);
-      return undefined;
-    },
-    wanted: { open: "ok", kinds: { superblock: 1 } },
-  },
-  {
-    name: "format version 2",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.version.set(view, at, 2)),
-    wanted: { open: "version" },
-  },
-  {
-    name: "unknown incompatible feature",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.incompat.set(view, at, 32)),
-    wanted: { open: "feature" },
-  },
-  {
-    name: "unknown compatible feature",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.compat.set(view, at, 1)),
-    wanted: { open: "ok" },
-  },
-  {
-    name: "another cluster's",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.clusterId.set(view, at, 78)),
-    wanted: { open: "cluster" },
-  },
-  {
-    name: "another host's",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.hostId.set(view, at, 2)),
-    wanted: { open: "host" },
-  },
-  {
-    name: "segments of 3 bytes",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.segmentBytes.set(view, at, 3)),
-    wanted: { open: "damaged" },
-  },
-  {
-    name: "cut to half",
-    of: "clean",
-    damage: (image) => image.slice(0, image.length / 2),
-    wanted: { open: "truncated" },
-  },
-  {
-    name: "cut to nothing",
-    of: "clean",
-    damage: (image) => image.slice(0, 512),
-    wanted: { open: "small" },
-  },
-  {
-    name: "zeros where the superblocks were",
-    of: "clean",
-    damage: (image) => void image.fill(0, 0, superblockOffset(4)),
-    wanted: { open: "blank" },
-  },
-  {
-    name: "something else where the superblocks were",
-    of: "clean",
-    damage: (image) => void image.fill(0x5a, 0, superblockOffset(4)),
-    wanted: { open: "foreign" },
-  },
-  {
-    name: "records were lost before",
-    of: "clean",
-    damage: eachSuperblock((view, at) => SUPERBLOCK.lostRecords.set(view, at, 3)),
-    wanted: { open: "ok", lostRecords: 3 },
-  },
-];
 
 const CHECKPOINTS: readonly ImageDamage[] = [
   {
@@ -287,6 +133,18 @@ const COUNTS: readonly ImageDamage[] = [
       SPARSE_ENTRY.block.set(view, at, SPARSE_ENTRY.block.get(view, at - SPARSE_ENTRY.sizeBytes)),
     ),
     wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
+  },
+  {
+    name: "root names a node twice",
+    of: "clean",
+    damage: (image) => {
+      changeRoot(image, ({ volumes }) => {
+        const [first, , last] = volumes[0]?.nodes ?? [];
+        if (first !== undefined && last !== undefined) last.number = first.number;
+      });
+      return undefined;
+    },
+    wanted: { open: "damaged" },
   },
   {
     name: "root counts more live blocks than there are",
@@ -437,7 +295,7 @@ const LOGS: readonly ImageDamage[] = [
 ];
 
 export const DAMAGES: readonly ImageDamage[] = [
-  ...SUPERBLOCKS,
+  ...SUPERBLOCK_DAMAGES,
   ...CHECKPOINTS,
   ...COUNTS,
   ...BLOCKS,

@@ -5,7 +5,8 @@
  */
 import { describe, expect, test } from "bun:test";
 import { FORMAT_VERSION } from "../../../core/format/superblock.ts";
-import { DAMAGES, type ImageDamage } from "../../tools/image_damage.ts";
+import { DAMAGES } from "../../tools/image_damage.ts";
+import type { ImageDamage } from "../../tools/image_rot.ts";
 import {
   applyEdits,
   type DamagedEntry,
