@@ -86,7 +86,8 @@ export class Background {
   next(): Task<boolean> | null {
     const { segments, geometry } = this.state;
     const since = this.writer.bytesWritten - this.checkpointer.beganAtBytes;
-    if (since >= this.intervalBytes) return this.checkpointer.run(false, false);
+    if (since >= this.intervalBytes || this.checkpointer.isWanted)
+      return this.checkpointer.run(false, false);
     if (!this.state.pool.graveyard.isEmpty) return drainGraveyard(this.state);
     if (segments.freeCount >= geometry.cleanBelow) {
       this.isExhausted = false;

@@ -31,6 +31,9 @@ export class Checkpointer {
   beganAtBytes = 0;
   costBytes = 0;
   count = 0;
+  isRunning = false;
+  /** Something on disk is to be written anew though nothing changed. */
+  isWanted = false;
   /** The superblock as it is on disk. */
   superblock: Superblock;
   private rootPlaces: number[] = [];
@@ -64,8 +67,21 @@ export class Checkpointer {
     this.rootBytes = [...bytes];
   }
 
+  /** The chunks of both copies of the root, on disk. */
+  rootItems(): { place: number; bytes: number }[] {
+    return this.rootPlaces.map((place, index) => ({ place, bytes: this.rootBytes[index]! }));
+  }
+
   /** One checkpoint. False if the disk failed. `urgent`: without giving way between turns. */
   *run(clean: boolean, urgent: boolean): Task<boolean> {
+    this.isRunning = true;
+    this.isWanted = false;
+    const isDone = yield* this.write(clean, urgent);
+    this.isRunning = false;
+    return isDone;
+  }
+
+  private *write(clean: boolean, urgent: boolean): Task<boolean> {
     const { state, writer } = this;
     const cuts: [LaneCut, LaneCut] = [newCut(), newCut()];
     // The cut: from here to the first wait nothing else happens.

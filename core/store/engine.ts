@@ -348,7 +348,10 @@ export class StoreEngine {
     const reader = new StoreReader(this.disk, this.ops, state, writer, this.rules, events, slots);
     const { disk, ops, trace, saveScrub: save } = this;
     const below = new SpaceBelow(disk, ops, trace, state, background);
-    const scrubber = Scrubber.of({ disk, ops, state, writer, trace, report, save }, this.options);
+    const scrubber = Scrubber.of(
+      { disk, ops, state, writer, checkpointer, trace, report, save },
+      this.options,
+    );
     this.live = { state, writer, checkpointer, reader, cleaner, background, below, scrubber };
     this.phase = "open";
     this.reclaim();

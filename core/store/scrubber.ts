@@ -24,8 +24,10 @@ import { type Disk, MEDIUM_ALIGN, type Trace } from "../base/ports.ts";
 import { MIB, REGION_BLOCKS, roundUp, type VolumeId } from "../base/units.ts";
 import { viewOf } from "../format/layout.ts";
 import type { ScrubOptions, ScrubStats, StoreOptions } from "./contract.ts";
+import type { Checkpointer } from "./checkpointer.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
 import type { LogWriter } from "./log_writer.ts";
+import { type ScrubItem, ScrubItems } from "./scrub_items.ts";
 import type { StoreState } from "./state.ts";
 import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
 import type { VolumeIndex } from "./volume_index.ts";
@@ -54,6 +56,7 @@ interface ScrubberParts {
   readonly ops: DiskOps;
   readonly state: StoreState;
   readonly writer: LogWriter;
+  readonly checkpointer: Checkpointer;
   readonly trace: Trace;
   report(volume: VolumeId, lba: number, why: string): void;
   save(bytes: Uint8Array): void;
@@ -70,6 +73,10 @@ export class Scrubber {
   private readonly view: DataView;
   /** The region at hand: blocks that are on disk, sorted by place. */
   private volume: VolumeIndex | null = null;
+  private readonly items: ScrubItems;
+  /** The item that is being read instead of blocks. */
+  private item: ScrubItem | null = null;
+  private hasAddedRoots = false;
   private readonly lbas = new Float64Array(REGION_BLOCKS);
   private readonly places = new Float64Array(REGION_BLOCKS);
   private count = 0;
@@ -99,6 +106,7 @@ export class Scrubber {
     this.parts = parts;
     this.options = options;
     this.rate = options.bytesPerSecond;
+    this.items = new ScrubItems(parts.state, parts.writer, parts.checkpointer, parts.trace);
     const found = saved === null ? null : decode(SCRUB_STATE, saved);
     this.at = found ?? {
       volume: 0,
@@ -223,6 +231,11 @@ export class Scrubber {
   private findWork(): boolean {
     for (let looked = 0; looked < BLOCKS_PER_TURN; looked += REGION_BLOCKS) {
       if (this.planWindow()) return true;
+      if (!this.items.isEmpty && this.items.mustWait) {
+        this.lookMs = this.parts.ops.nowMs + LOOK_MS;
+        return false;
+      }
+      if (this.planItem()) return true;
       if (!this.nextRegion()) return false;
     }
     return false;
@@ -241,11 +254,17 @@ export class Scrubber {
         at.region = region;
         this.saveSometimes();
         this.gather(volume, region);
+        this.items.addRegion(volume, region);
         return true;
       }
       const ids = [...volumes.keys()];
       const following = ids[ids.indexOf(at.volume) + 1];
       if (volume === undefined || following === undefined) {
+        if (volume !== undefined && !this.hasAddedRoots) {
+          this.hasAddedRoots = true;
+          this.items.addRoots();
+          return true;
+        }
         this.endPass(volume !== undefined);
         return false;
       }
@@ -312,10 +331,21 @@ export class Scrubber {
     return true;
   }
 
+  /** The store's own items of the region; false if there are none left. */
+  private planItem(): boolean {
+    this.item = this.items.next();
+    if (this.item === null) return false;
+    const { offset, lengthBytes } = this.item;
+    this.windowOffset = offset - (offset % MEDIUM_ALIGN);
+    this.windowBytes = roundUp(offset + lengthBytes - this.windowOffset, MEDIUM_ALIGN);
+    return true;
+  }
+
   private readWindow(): void {
     const { disk, ops } = this.parts;
     this.isReading = true;
-    this.pinned = this.parts.state.geometry.segmentOf(this.places[this.next]!);
+    const start = this.item?.offset ?? this.places[this.next]! * PLACE_UNIT;
+    this.pinned = this.item?.what === "superblock" ? -1 : this.segmentAt(start);
     this.pin(1);
     const base = Math.max(this.dueMs, ops.nowMs - CREDIT_MS);
     this.dueMs = base + (this.windowBytes * 1000) / Math.max(1, this.bytesPerSecond);
@@ -326,13 +356,27 @@ export class Scrubber {
   /** A window's blocks lie in one segment, which must not be used anew while it is read. */
   private pin(by: number): void {
     const { pins } = this.parts.state.segments;
+    if (this.pinned < 0) return;
     pins[this.pinned] = pins[this.pinned]! + by;
+  }
+
+  private segmentAt(offset: number): number {
+    return this.parts.state.geometry.segmentOf(offset / PLACE_UNIT);
   }
 
   /** The read completed. */
   finished(result: number): void {
     this.isReading = false;
     this.pin(-1);
+    if (this.item !== null) {
+      const { item, windowOffset, windowBytes } = this;
+      this.item = null;
+      // What a checkpoint moved meanwhile is looked at again.
+      if (this.items.mustWait || this.items.next() !== item) return;
+      const isRead = result === windowBytes;
+      this.items.judge(item, this.buffer, this.view, item.offset - windowOffset, isRead);
+      return;
+    }
     // A pass that began anew meanwhile has nothing to do with this window.
     if (this.volume === null) return;
     if (result !== this.windowBytes && this.windowEnd - this.next > 1) {
@@ -376,6 +420,8 @@ export class Scrubber {
     const { at } = this;
     at.volume = 0;
     at.region = 0;
+    this.items.clear();
+    this.hasAddedRoots = false;
     this.volume = null;
     this.count = 0;
     this.next = 0;

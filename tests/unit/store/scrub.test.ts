@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { OUTCOME } from "../../../core/base/outcome.ts";
 import { KIB, MIB } from "../../../core/base/units.ts";
+import { decodeItemHeader, ITEM_KIND, ItemHeader } from "../../../core/format/segment.ts";
 import type { ScrubStats } from "../../../core/store/contract.ts";
 import { blocksOf, OTHER, type RigOptions, StoreRig, VOLUME } from "./store_rig.ts";
 
@@ -94,6 +95,68 @@ describe("what a pass finds", () => {
     // A read of the medium takes whole pages, so a neighbour that shares one may fail with it.
     expect(sector.length).toBeLessThanOrEqual(3);
     expect(rig.failed).toBe("");
+  });
+});
+
+describe("the store's own items", () => {
+  /** Rots one byte of the body of every item of this kind that was ever written. */
+  function rotItems(rig: StoreRig, kind: number): number {
+    const bytes = rig.disk.media.peek(0, rig.disk.sizeBytes);
+    const view = new DataView(bytes.buffer);
+    const item = new ItemHeader();
+    let count = 0;
+    for (let at = 0; at + 64 < bytes.length; at += 16) {
+      if (!decodeItemHeader(bytes, view, at, item) || item.kind !== kind) continue;
+      rig.disk.media.rot(at + 34, 0x20);
+      count += 1;
+    }
+    return count;
+  }
+
+  test.each(["page", "node", "root"] as const)("a %s is written anew from memory", (what) => {
+    const rig = filled();
+    rig.close();
+    rig.open();
+    const { checkpoints } = rig.store.stats();
+    expect(rotItems(rig, ITEM_KIND[what])).toBeGreaterThan(0);
+    pass(rig);
+    rig.run(1000);
+    expect(rig.store.stats().checkpoints).toBeGreaterThan(checkpoints);
+    const told = rig.traced.filter((line) => line.startsWith("store.bad_item"));
+    expect(told[0]).toContain(`a ${what} does not verify on the medium`);
+    expect(rig.bad).toEqual([]);
+    const seen = rig.traced.length;
+    pass(rig);
+    expect(rig.traced.slice(seen).filter((line) => line.includes("bad_item"))).toEqual([]);
+    rig.powerCut();
+    expect(rig.open()).toMatchObject({ ok: true, lostRecords: 0 });
+    expect(rig.traced.filter((line) => line.startsWith("store.damage"))).toEqual([]);
+    expect([rig.valueAt(300), rig.valueAt(301), rig.valueAt(0)]).toEqual([301, 301, 1]);
+  });
+
+  test("all four superblocks: the store would have been lost at its next start", () => {
+    const rig = filled();
+    for (let copy = 0; copy < 4; copy += 1) rig.disk.media.rot(copy * 65536 + 100, 1);
+    const ruined = new StoreRig({ media: rig.disk.media.clone(), scrub: SCRUB });
+    ruined.disk.media.dropCache();
+    expect(ruined.open()).toMatchObject({ ok: false, code: "damaged" });
+    pass(rig);
+    rig.run(1000);
+    rig.powerCut();
+    expect(rig.open()).toMatchObject({ ok: true });
+    expect(rig.valueAt(300)).toBe(301);
+  });
+
+  test("checkpoints beside it are not taken for damage", () => {
+    const scrub = { bytesPerSecond: 64 * MIB, everyMs: 1, wallOffsetMs: 0 };
+    const rig = fresh({ scrub, blocks: 450, checkpointBytes: 128 * KIB, cacheHits: 1 });
+    for (let round = 0; round < 800; round += 1) {
+      rig.write((round * 7) % 440, round + 1);
+      if (round % 3 === 0) rig.run(7);
+    }
+    expect(rig.traced.filter((line) => line.startsWith("store.bad_item"))).toEqual([]);
+    expect(rig.store.stats().checkpoints).toBeGreaterThan(5);
+    expect(statsOf(rig).passes).toBeGreaterThan(3);
   });
 });
 
