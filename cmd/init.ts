@@ -194,6 +194,7 @@ function hostText({ name, link, shared, nbd }: HostPlan, storeSize: string): str
     [`nbd = ["127.0.0.1:${nbd}"]`, 'where clients attach; also "unix:/path"'],
     [`control = "${name}.sock"`, "for vsan mirror, lease and recover"],
     [`state = "${name}.state"`, "votes; never on the store, never deleted"],
+    ['scrub = "auto"', "bytes a second for verifying cold data, such as 8M, or off"],
     ["priority = 3", "0..7, of writes that arrive here"],
   ] as const;
   const text = lines.map(([setting, comment]) =>

@@ -113,7 +113,8 @@ export class Scrubber {
       region: 0,
       isSearching: 0,
       passes: 0,
-      beganMs: 0,
+      // A new store has nothing that could have rotted.
+      beganMs: this.wallMs,
       endedMs: 0,
       passBlocks: 0,
       checkedBlocks: 0,
@@ -121,7 +122,7 @@ export class Scrubber {
     };
     this.buffer = parts.disk.allocate(WINDOW_BYTES + 2 * MEDIUM_ALIGN);
     this.view = viewOf(this.buffer);
-    this.savedMs = parts.ops.nowMs;
+    this.savedMs = found === null ? Number.NEGATIVE_INFINITY : parts.ops.nowMs;
     // What is due waits for the start to be over.
     this.dueMs = parts.ops.nowMs + LOOK_MS;
   }
@@ -214,6 +215,7 @@ export class Scrubber {
     const isDue = isAsked || sinceMs >= options.everyMs || sinceMs < 0;
     if (!isDue) {
       this.dueMs = nowMs + Math.min(options.everyMs - sinceMs, SAVE_MS);
+      if (this.savedMs === Number.NEGATIVE_INFINITY) this.save();
       return false;
     }
     const first = this.parts.state.volumes.keys().next().value;
