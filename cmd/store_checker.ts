@@ -70,7 +70,7 @@ export async function checkStore(
   how: { readonly repair: boolean; readonly progress: Progress },
 ): Promise<CheckDocument> {
   const run = new CheckRun(how.progress);
-  const opened = await openDisk({ path, sizeBytes: 0 }, run);
+  const opened = await openDisk({ path, sizeBytes: 0, isReadOnly: !how.repair }, run);
   if (!opened.ok) {
     if (opened.isInUse) throw refusal(`${opened.why}; stop its vsan serve first`);
     // Cut to almost nothing is damage; without a file there is nothing that could be checked.

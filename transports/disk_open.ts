@@ -40,6 +40,8 @@ export interface DiskOptions {
   readonly path: string;
   /** Size of a file that does not exist or is empty, bytes; 0 = such a file is refused. */
   readonly sizeBytes: number;
+  /** Only what is there already, and no write reaches it: for looking at a store. */
+  readonly isReadOnly?: boolean;
   /** A device with fewer bytes is refused. */
   readonly deviceBytesLeast?: number;
   /** A file takes space as it is written and gives it back when that is trimmed. */
@@ -93,7 +95,7 @@ async function openUring(file: DiskFile, events: DiskEvents): Promise<UringDisk 
 
 function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
   const { path } = options;
-  const probe = openExisting(path, constants.O_RDWR);
+  const probe = openExisting(path, accessOf(options));
   const fd = probe ?? createFile(path, options.sizeBytes);
   try {
     const stat = fstatSync(fd);
@@ -123,6 +125,10 @@ function openFile(options: DiskOptions): { file: DiskFile; created: boolean } {
     if (probe === null) unlinkSync(path);
     throw error;
   }
+}
+
+function accessOf(options: DiskOptions): number {
+  return options.isReadOnly === true ? constants.O_RDONLY : constants.O_RDWR;
 }
 
 class Refusal extends Error {}
@@ -186,8 +192,9 @@ export function syncDirectory(path: string): void {
 }
 
 /** O_EXCL on a device excludes mounts, swap, RAID and other openers of this kind. */
-function openDevice({ path, deviceBytesLeast = 0 }: DiskOptions, plain: number): DiskFile {
-  const fd = openSync(path, constants.O_RDWR | constants.O_EXCL);
+function openDevice(options: DiskOptions, plain: number): DiskFile {
+  const { path, deviceBytesLeast = 0 } = options;
+  const fd = openSync(path, accessOf(options) | constants.O_EXCL);
   try {
     lock(fd);
     const memory = scratchMemory();

@@ -196,6 +196,27 @@ describe("opening a disk", () => {
     }
   });
 
+  test.each(["auto", "fs"] as const)("read-only, %s: no write reaches it", async (backend) => {
+    const { disk: first, path } = await open(backend);
+    await first.close();
+    const before = readFileSync(path);
+    const completions = new Completions();
+    const options = { path, sizeBytes: 0, backend, isReadOnly: true };
+    const opened = await openDisk(options, completions.events);
+    if (!opened.ok) throw new Error(opened.why);
+    const { disk } = opened;
+    const buffer = disk.allocate(4096);
+    completions.call(() => disk.read(1, 4096, buffer, 0, 4096));
+    expect(await completions.wait(disk, 1)).toBe(4096);
+    buffer.fill(7);
+    completions.call(() => disk.write(2, 4096, buffer, 0, 4096));
+    expect(await completions.wait(disk, 2)).toBeLessThan(0);
+    await disk.close();
+    expect(Buffer.compare(readFileSync(path), before)).toBe(0);
+    const missing = { ...options, path: `${path}.missing` };
+    expect(await openDisk(missing, events)).toMatchObject({ ok: false });
+  });
+
   test("what cannot be a store is refused with the reason", async () => {
     const refused = async (path: string, sizeBytes: number): Promise<string> => {
       const opened = await openDisk({ path, sizeBytes }, events);
