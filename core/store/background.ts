@@ -109,13 +109,19 @@ export class Background {
       return this.clean(victim);
     }
     if (emptied > 0) return this.makeDurable();
-    // Garbage above the checkpoint comes into the cleaner's reach with a checkpoint.
-    if (since > cost + 2 * geometry.segmentBytes && victim === NO_SEGMENT) {
-      return this.checkpointer.run(false, true);
-    }
+    // Garbage above the checkpoint comes into the cleaner's reach with a checkpoint: at once when
+    // clients wait, whatever it costs, since they would be told that the store is full.
+    const isDue = since > cost + 2 * geometry.segmentBytes;
+    const isLast = this.isUrgent && this.hasGarbage(freed, mark) && this.makesProgress(mark);
+    if (victim === NO_SEGMENT && (isDue || isLast)) return this.checkpointer.run(false, true);
     this.isExhausted = true;
     this.exhaustedAt = mark;
     return null;
+  }
+
+  /** Something would be free, or could be cleaned, if the checkpoint were newer. */
+  private hasGarbage(freed: number, mark: number): boolean {
+    return freed > 0 || this.state.segments.victim(mark, Infinity) !== NO_SEGMENT;
   }
 
   /** False once every segment could have been cleaned without clients writing anything. */

@@ -89,6 +89,7 @@ export class Checkpointer {
     writer.cold.cut(cuts[1]);
     const cutSeq = writer.seq;
     this.beganAtBytes = writer.bytesWritten;
+    const coldBefore = writer.cold.appended;
     const retiring = state.pool.takeRetired();
     const cut = new RootCut(state);
     for (const node of state.pool.freeze()) {
@@ -119,7 +120,8 @@ export class Checkpointer {
     if (!(yield* writeSuperblock(this.io, this.buffer, next))) return false;
     this.superblock = next;
     this.completedSeq = cutSeq;
-    this.costBytes = writer.bytesWritten - this.beganAtBytes;
+    // The cold lane is this task's alone; what clients wrote meanwhile is no cost of it.
+    this.costBytes = writer.cold.appended - coldBefore;
     this.count += 1;
     this.drop(retiring.places, retiring.bytes);
     this.drop(oldPlaces, oldBytes);

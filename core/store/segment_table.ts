@@ -104,6 +104,8 @@ export class SegmentTable {
     this.blank.length = 0;
     this.dead.length = 0;
     for (let segment = this.state.length - 1; segment >= 0; segment -= 1) {
+      // What roll-forward emptied was on the list that is made anew here.
+      if (this.state[segment] === SEGMENT.dead) this.state[segment] = SEGMENT.sealed;
       if (this.state[segment] !== SEGMENT.free) this.checkDead(segment);
       else if (this.isThin) this.blank.push(segment);
       else this.warm.push(segment);

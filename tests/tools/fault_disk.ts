@@ -31,6 +31,7 @@ export const canFault =
     (program) => Bun.which(program) !== null,
   );
 
+type Fault = "eio" | "hang" | "slow" | "lost" | "misdirect" | "cutafter";
 export type FaultDiskKind = "file" | "device";
 
 export class FaultDisk {
@@ -72,11 +73,11 @@ export class FaultDisk {
   }
 
   /** Begins a fault; `text` as faultdisk.c describes it. */
-  set(fault: "eio" | "hang" | "slow" | "lost" | "misdirect", text = ""): void {
+  set(fault: Fault, text = ""): void {
     writeFileSync(join(this.control, fault), text);
   }
 
-  clear(fault: "eio" | "hang" | "slow" | "lost" | "misdirect"): void {
+  clear(fault: Fault): void {
     rmSync(join(this.control, fault), { force: true });
   }
 
@@ -100,6 +101,20 @@ export class FaultDisk {
     for (let at = 0; at < lengthBytes; at += 1) bytes[at] = (bytes[at] ?? 0) ^ 0x55;
     writeSync(backing, bytes, 0, lengthBytes, offset);
     closeSync(backing);
+  }
+
+  /** The power cut that `cutafter` asked for has happened. */
+  get isCut(): boolean {
+    return existsSync(join(this.control, "cut"));
+  }
+
+  /** The power is back: the same medium, with what a cut left on it and nothing in any cache. */
+  async powerOn(): Promise<void> {
+    await this.pull();
+    this.clear("cutafter");
+    rmSync(join(this.control, "cut"), { force: true });
+    writeFileSync(this.mounted, "");
+    await this.start();
   }
 
   /** The disk is pulled: every operation fails from now on, and the path is free again. */

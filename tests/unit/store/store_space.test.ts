@@ -104,6 +104,47 @@ describe("the cleaner", () => {
     expect(Math.min(...free.slice(4))).toBeGreaterThanOrEqual(free[3]! - 1);
   });
 
+  test("segments that roll-forward finds emptied are free again", () => {
+    const rig = new StoreRig({ sizeBytes: 4 * MIB, checkpointBytes: 3 * MIB });
+    rig.format();
+    for (let lba = 0; lba < 150; lba += 1) rig.write(lba, 3);
+    rig.close();
+    rig.open();
+    const free = rig.store.stats().segmentsFree;
+    for (let lba = 0; lba < 150; lba += 1) rig.write(lba, 4);
+    rig.sync();
+    rig.crash();
+    rig.open();
+    rig.run(50);
+    expect(rig.store.stats().segmentsFree).toBeGreaterThanOrEqual(free - 1);
+  });
+
+  test("sequential overwrites of a store 80 % full: write amplification at most 1.1", () => {
+    const rig = new StoreRig({
+      sizeBytes: 65 * MIB,
+      segmentBytes: 256 * KIB,
+      logBufferBytes: 256 * KIB,
+      blocks: 16384,
+      cacheHits: 1,
+    });
+    rig.format();
+    const blocks = Math.floor((rig.store.stats().sizeBytes * 0.8) / 4096);
+    const pass = (value: number): void => {
+      for (let lba = 0; lba + 16 <= blocks; lba += 16) {
+        expect(rig.write(lba, value, 16)).toBe(true);
+        rig.step(rig.nowMs + 1);
+      }
+    };
+    for (let value = 1; value <= 3; value += 1) pass(value);
+    const before = rig.store.stats();
+    for (let value = 4; value <= 6; value += 1) pass(value);
+    const after = rig.store.stats();
+    const written = after.bytesWritten - before.bytesWritten;
+    const amplification = written / (after.recordBytes - before.recordBytes);
+    expect(amplification).toBeLessThanOrEqual(1.1);
+    expect(amplification).toBeGreaterThan(1);
+  }, 30_000);
+
   test("trimmed space is told to the disk", () => {
     const rig = new StoreRig({ sizeBytes: 8 * MIB, cacheHits: 1, checkpointBytes: 512 * KIB });
     rig.format();
