@@ -22,8 +22,9 @@ import {
   sha256,
   writeFixtures,
 } from "../../tools/image_fixtures.ts";
-import { imageOf, LIVES } from "../../tools/image_lives.ts";
+import { imageOf, LIFE_BLOCKS, LIVES } from "../../tools/image_lives.ts";
 import { structuresOf } from "../../tools/image_map.ts";
+import { StoreRig } from "./store_rig.ts";
 
 const HOW = `If the format was changed on purpose, decide about FORMAT_VERSION (a released version
 is never changed), then docs/format.md, CHANGELOG.md and the images:
@@ -75,10 +76,15 @@ describe.each(manifest.golden)("golden image: $name", (entry) => {
     expect(judgement.check).toMatchObject({ exit: 0 });
   });
 
-  test("reads the same offline and after two more starts", () => {
+  test("reads the same after an orderly and a disorderly end", () => {
     const media = mediaOf(image);
-    const lines = linesOf(media);
-    expect(sha256(lines.join("\n"))).toBe(entry.content);
+    const rig = new StoreRig({ media, blocks: LIFE_BLOCKS, cacheHits: 1 });
+    rig.open();
+    rig.close();
+    expect(sha256(linesOf(media).join("\n"))).toBe(entry.content);
+    rig.open();
+    rig.powerCut();
+    expect(sha256(linesOf(media).join("\n"))).toBe(entry.content);
   });
 });
 
