@@ -163,19 +163,28 @@ function live(base: Base, tried: Case, media: SimMedia): string {
   if (stale > 0 && change === "plain" && opened.lostRecords === 0 && !isShorter) {
     throw new Error(`${stale} blocks are old and nothing says so`);
   }
-  // A change may have filled the store; what it takes it must keep.
+  try {
+    writeMore(rig);
+  } catch (error) {
+    // Wrong counts stop a store, and only somebody's intent makes them wrong.
+    if (rig.failed === "" || change === "plain") throw error;
+    return "failed";
+  }
+  return errors > 0 ? "errors" : "whole";
+}
+
+/** The store goes on living: what it takes it must keep. A change may have filled it. */
+function writeMore(rig: StoreRig): void {
   const written: number[] = [];
   for (let lba = 20; lba < 40; lba += 1) if (rig.write(lba, 9000 + lba)) written.push(lba);
   rig.run(30);
-  if (rig.failed !== "") return "failed";
   rig.zero(0, 20);
   rig.close();
-  if (rig.failed !== "") return "failed";
+  if (rig.failed !== "") throw new Error(rig.failed);
   if (!rig.open().ok) throw new Error("closed in order, and refused");
   for (const lba of written) {
     if (rig.valueAt(lba) !== 9000 + lba) throw new Error(`block ${lba} is not what was written`);
   }
-  return errors > 0 ? "errors" : "whole";
 }
 
 /** Runs until the time is over. Throws with the seed and the case of the first failure. */
