@@ -21,6 +21,9 @@ class NullLink implements ClientLink {
     this.sentBytes += length;
     return length;
   }
+  receiveNow(): number {
+    return 0;
+  }
   pause(): void {}
   close(): void {}
 }

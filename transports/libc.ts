@@ -25,6 +25,7 @@ const SYMBOLS = {
   write: { args: [i32, u64, u64], returns: i64 },
   clock_gettime: { args: [i32, u64], returns: i32 },
   socket: { args: [i32, i32, i32], returns: i32 },
+  recv: { args: [i32, u64, u64, i32], returns: i64 },
   sendto: { args: [i32, u64, u64, i32, u64, i32], returns: i64 },
   setsockopt: { args: [i32, i32, i32, u64, i32], returns: i32 },
   getsockopt: { args: [i32, i32, i32, u64, u64], returns: i32 },

@@ -13,10 +13,19 @@ import { chmodSync } from "node:fs";
 import type { Socket, SocketHandler, TCPSocketListener, UnixSocketListener } from "bun";
 import { LIMITS } from "../core/base/limits.ts";
 import type { ClientLink, Trace } from "../core/base/ports.ts";
-import { closeGently, parseHostPort, pauseSocket, rethrowBug, socketErrorText } from "./tcp.ts";
+import { addressOf, libc } from "./libc.ts";
+import {
+  closeGently,
+  parseHostPort,
+  pauseSocket,
+  rethrowBug,
+  socketErrorText,
+  socketFd,
+} from "./tcp.ts";
 import { freeSocketPath } from "./unix_socket.ts";
 
 const UNIX_MODE = 0o660;
+const MSG_DONTWAIT = 0x40;
 
 export interface ClientEvents {
   clientOpen(client: number): void;
@@ -98,6 +107,18 @@ export class NbdListeners implements ClientLink {
     const taken = state.socket.write(buffer, at, length);
     if (taken >= 0 && taken < length) state.wantsDrain = true;
     return taken;
+  }
+
+  /**
+   * By recv(2) on the connection's own descriptor: Bun has delivered all that it read before, so
+   * the order of bytes is kept. An end or an error shows as 0 here and is told by Bun.
+   */
+  receiveNow(client: number, buffer: Uint8Array, at: number, length: number): number {
+    const state = this.clients.get(client);
+    if (state === undefined || state.isClosing) return 0;
+    const fd = socketFd(state.socket);
+    const count = Number(libc().recv(fd, addressOf(buffer) + at, length, MSG_DONTWAIT));
+    return Math.max(count, 0);
   }
 
   pause(client: number, paused: boolean): void {

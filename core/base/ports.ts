@@ -120,6 +120,12 @@ export interface PacketLink {
 export interface ClientLink {
   /** Bytes taken (copied); less than `length` means `clientDrain` follows; -1 when closed. */
   send(client: number, buffer: Uint8Array, at: number, length: number): number;
+  /**
+   * Bytes that the client has sent and that were not delivered yet, put straight into
+   * `buffer[at, at+length)`; they come before the next chunk. 0: nothing is there now, or the
+   * link delivers in chunks only. For large payloads: it saves a chunk and a copy.
+   */
+  receiveNow(client: number, buffer: Uint8Array, at: number, length: number): number;
   /** Stops or restarts reading from this client (backpressure). */
   pause(client: number, paused: boolean): void;
   /** Closes after what `send` took has left. */

@@ -1,10 +1,12 @@
 /**
  * Bytes received from one client, in the order received, without copying what need not be
  * copied: a structure or payload that lies in one chunk is used where it is, one that straddles
- * chunks is put together.
+ * chunks is put together. What the chunks lack may be pulled from the connection, straight to
+ * where it is wanted.
  *
  * Invariants: `at <= end <= chunk.length`; a gathered piece in progress (`pieceLength > 0`) has
- * consumed its bytes already; `heldBytes` counts all bytes not yet consumed.
+ * consumed its bytes already; `heldBytes` counts all bytes not yet consumed; nothing is pulled
+ * while a chunk holds bytes that come before.
  */
 import { assert } from "../base/assert.ts";
 import { viewOf } from "../format/layout.ts";
@@ -31,6 +33,9 @@ const NO_VIEW = viewOf(NO_BYTES);
 /** Holds a request header or an option header; grown for the data of an option. */
 const PIECE_BYTES = 64;
 
+/** Takes what the connection has now into `buffer[at, at + length)`; how many bytes that was. */
+export type Pull = (buffer: Uint8Array, at: number, length: number) => number;
+
 export class Input {
   /** Where the bytes of the last successful `gather` or `reference` are. */
   source: Uint8Array = NO_BYTES;
@@ -38,6 +43,11 @@ export class Input {
   sourceAt = 0;
   /** Received and not consumed. */
   heldBytes = 0;
+  /** Bytes that may be pulled from the connection; 0 = only chunks are used. */
+  pullBytes = 0;
+  /** The last pull got all that it asked for: the connection may have more. */
+  mayHaveMore = false;
+  private readonly pull: Pull;
   private chunk: Uint8Array = NO_BYTES;
   private view: DataView = NO_VIEW;
   private at = 0;
@@ -47,6 +57,10 @@ export class Input {
   private piece: Uint8Array = NO_BYTES;
   private pieceView: DataView = NO_VIEW;
   private pieceLength = 0;
+
+  constructor(pull: Pull) {
+    this.pull = pull;
+  }
 
   /** Takes `chunk` over; its bytes must not change while a request refers to them. */
   push(chunk: Uint8Array): void {
@@ -121,6 +135,13 @@ export class Input {
     }
     this.heldBytes -= done;
     assert(this.heldBytes >= 0, "nbd input: consumed more than was received");
+    while (done < lengthBytes && this.pullBytes > 0) {
+      const count = this.pull(out, outAt + done, lengthBytes - done);
+      this.mayHaveMore = count === lengthBytes - done;
+      if (count === 0) break;
+      this.pullBytes = Math.max(0, this.pullBytes - count);
+      done += count;
+    }
     return done;
   }
 

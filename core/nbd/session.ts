@@ -36,7 +36,7 @@ import { Output } from "./output.ts";
 import { putRead, reserveRead } from "./read_reply.ts";
 import { EXTENTS_MAX, putDone, putError, putExtents } from "./replies.ts";
 import { REQUEST_STATE, type Request } from "./request.ts";
-import { Transmission } from "./transmission.ts";
+import { PULL_BYTES, Transmission } from "./transmission.ts";
 
 export interface SessionOptions {
   readonly client: number;
@@ -93,7 +93,7 @@ export class Session {
   private readonly options: SessionOptions;
   private readonly limits: SessionLimits;
   private readonly sink: SessionSink;
-  private readonly input = new Input();
+  private readonly input: Input;
   private readonly output: Output;
   private readonly handshake: Handshake;
   /** Null during the handshake. */
@@ -113,6 +113,8 @@ export class Session {
     this.options = options;
     this.limits = { ...DEFAULT_SESSION_LIMITS, ...options.limits };
     this.sink = sink;
+    const { client, link } = options;
+    this.input = new Input((buffer, at, length) => link.receiveNow(client, buffer, at, length));
     this.output = new Output(options.link, options.client, options.pool);
     this.handshake = new Handshake(options.exports, this.input, this.output);
   }
@@ -219,6 +221,12 @@ export class Session {
       this.parse();
       this.output.flush();
     }
+    if (!this.blocked && this.input.mayHaveMore && this.ending === ENDING.none) {
+      this.input.mayHaveMore = false;
+      this.input.pullBytes = PULL_BYTES;
+      this.parse();
+      this.output.flush();
+    }
     if (this.stopping && this.openCount === 0) this.end(ENDING.finish, "this host is stopping");
     if (!this.isClosed && this.ending !== ENDING.none) this.closeWhenDone(nowMs);
     this.needsSettle = false;
@@ -234,6 +242,7 @@ export class Session {
   flush(): void {
     this.output.flush();
     this.needsSettle =
+      this.input.mayHaveMore ||
       (this.blocked && !this.mustWait()) ||
       (this.openCount === 0 && (this.stopping || this.ending !== ENDING.none));
   }

@@ -6,11 +6,16 @@
  *             admit -> payload -> dispatch (a WRITE whose payload arrives in pieces)
  *   header -> skip -> header               (refused: a WRITE's payload is consumed first)
  *
+ * The rest of a large payload is pulled from the connection straight into its buffer, and so is
+ * what follows, until the connection has nothing more now: chunks cost memory of their own and a
+ * copy more (bench/RESULTS.md). After `PULL_BYTES` the session goes on in its next `settle`.
+ *
  * Invariants: `openCount` requests are between `dispatch` and `release`; `payloadBytes` is the
  * sum of the lengths of the READs and WRITEs that were admitted and not released; nothing is
  * allocated by a length that was not validated.
  */
 import { assert } from "../base/assert.ts";
+import { KIB, MIB } from "../base/units.ts";
 import { COMMAND, COMMAND_FLAG, type Command, REQUEST, REQUEST_MAGIC } from "../format/nbd.ts";
 import type { BufferPool } from "./buffer_pool.ts";
 import { type ClientError, REFUSAL } from "./errno.ts";
@@ -21,6 +26,11 @@ import { putError } from "./replies.ts";
 import { REQUEST_STATE, Request } from "./request.ts";
 import type { Session } from "./session.ts";
 import { type Terms, validateRequest } from "./validate.ts";
+
+/** A payload that lacks so much is pulled. */
+const PULL_FROM_BYTES = 64 * KIB;
+/** Pulled in one go, about: then other clients and the replies have their turn. */
+export const PULL_BYTES = 2 * MIB;
 
 const PHASE = { header: 0, admit: 1, payload: 2, skip: 3 } as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];
@@ -108,7 +118,10 @@ export class Transmission {
 
   private header(stopping: boolean): Progress {
     if (this.isFull) return PROGRESS.blocked;
-    if (!this.input.gather(REQUEST.sizeBytes)) return PROGRESS.starved;
+    if (!this.input.gather(REQUEST.sizeBytes)) {
+      this.input.pullBytes = 0;
+      return PROGRESS.starved;
+    }
     const view = this.input.sourceView;
     const at = this.input.sourceAt;
     if (REQUEST.magic.get(view, at) !== REQUEST_MAGIC) {
@@ -170,7 +183,11 @@ export class Transmission {
     const request = this.arriving;
     assert(request !== null, "nbd: a payload without its request");
     const left = request.length - this.arrivedBytes;
-    this.arrivedBytes += this.input.fill(request.data, this.arrivedBytes, left);
+    const { input } = this;
+    if (left - input.heldBytes >= PULL_FROM_BYTES && input.pullBytes === 0) {
+      input.pullBytes = PULL_BYTES;
+    }
+    this.arrivedBytes += input.fill(request.data, this.arrivedBytes, left);
     if (this.arrivedBytes < request.length) return PROGRESS.starved;
     return this.dispatch(request);
   }

@@ -11,6 +11,7 @@ import { type DiskOps, OP } from "./disk_ops.ts";
 import type { Geometry } from "./geometry.ts";
 import { LogLane } from "./log_lane.ts";
 import type { SegmentTable } from "./segment_table.ts";
+import { SyncForecast } from "./sync_forecast.ts";
 
 export interface LogBuffers {
   readonly hot: readonly Uint8Array[];
@@ -37,6 +38,7 @@ export class LogWriter {
   private readonly tokens: number[] = [];
   private readonly targets: number[] = [];
   private firstToken = 0;
+  private readonly forecast = new SyncForecast();
   private readonly disk: Disk;
   private readonly ops: DiskOps;
   private readonly segments: SegmentTable;
@@ -69,15 +71,16 @@ export class LogWriter {
     return this.counter.seq;
   }
 
-  /** A new batch may share a page with the one before unless a sync is wanted. */
+  /** A new batch may share a page with the one before unless a sync is wanted or foreseen. */
   get mayPack(): boolean {
-    return this.tokens.length === this.firstToken && !this.taskWaits;
+    return this.tokens.length === this.firstToken && !this.taskWaits && !this.forecast.foresees;
   }
 
   /** Asks for everything appended to the hot lane so far to be made durable. */
   wantSync(token: number): void {
     const waiting = this.tokens.length - this.firstToken;
     assert(waiting < LIMITS.waitingRequestsMax, "log writer: too many syncs wait");
+    this.forecast.asked();
     this.tokens.push(token);
     this.targets.push(this.hot.appended);
   }
@@ -129,6 +132,7 @@ export class LogWriter {
   private submitLane(lane: LogLane): void {
     const batch = lane.submit(this.session, this.storeId);
     if (batch === null) return;
+    if (lane === this.hot) this.forecast.wrote();
     const length = roundUp(batch.at, 4096);
     this.bytesWritten += length;
     const tag = this.ops.begin(OP.write, lane.lane);
@@ -136,7 +140,9 @@ export class LogWriter {
   }
 
   private submitSync(): void {
-    if (this.isSyncing || !this.syncIsDue()) return;
+    if (this.isSyncing) return;
+    const isAsked = this.syncIsDue();
+    if (!isAsked && !this.syncIsForeseen()) return;
     if (!this.hot.maySync || !this.cold.maySync) return;
     this.isSyncing = true;
     this.syncHot = this.hot.logged;
@@ -146,6 +152,7 @@ export class LogWriter {
     this.hot.syncBegan();
     this.cold.syncBegan();
     this.syncCount += 1;
+    if (!isAsked) this.forecast.began();
     this.disk.sync(this.ops.begin(OP.sync, 0));
   }
 
@@ -157,6 +164,12 @@ export class LogWriter {
     if (!this.taskWaits) return false;
     if (this.taskHot > this.hot.logged || this.taskCold > this.cold.logged) return false;
     return this.taskHot > this.hot.durable || this.taskCold > this.cold.durable;
+  }
+
+  /** All that was appended is written, and somebody is likely to flush it next. */
+  private syncIsForeseen(): boolean {
+    const { hot } = this;
+    return this.forecast.foresees && hot.logged > hot.durable && hot.logged === hot.appended;
   }
 
   /** A write of this lane completed. */

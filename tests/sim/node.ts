@@ -103,6 +103,8 @@ export class SimNode {
             this.world.toClient(this, client, buffer.slice(at, at + length));
             return length;
           },
+          // Chunks only: what a session does with more is in tests/spec.
+          receiveNow: () => 0,
           pause: () => {},
           close: (client) => {
             this.clients.delete(client);

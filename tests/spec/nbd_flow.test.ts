@@ -49,6 +49,88 @@ function script(structured: boolean): Uint8Array {
   );
 }
 
+describe("Large payloads are pulled from the connection", () => {
+  const SIZE = 256 * KIB;
+  const payload = (seed: number): Uint8Array =>
+    Uint8Array.from({ length: SIZE }, (_, index) => (index * seed + (index >>> 8)) & 0xff);
+
+  /** Two writes and a flush, of which the link delivers `cut` bytes as a chunk. */
+  function sent(cut: number, capacity: number): Client {
+    const client = new Client().transmit();
+    const bytes = join(
+      request(WRITE, 1, 0, SIZE, 0, payload(3)),
+      request(WRITE, 2, SIZE, SIZE, 0, payload(5)),
+      request(FLUSH, 3, 0, 0),
+    );
+    client.link.undelivered = bytes.slice(cut);
+    client.link.receiveMax = capacity;
+    client.session.receive(client.nowMs, bytes.slice(0, cut));
+    return client;
+  }
+
+  test.each([28, 29, 4096, 28 + SIZE - 64 * KIB])("whatever came as a chunk first: %p", (cut) => {
+    const client = sent(cut, Number.POSITIVE_INFINITY);
+    expect(client.link.undelivered.length).toBe(0);
+    const replies = parseReplies(client.settle());
+    expect(replies.map(({ cookie, error }) => [cookie, error])).toEqual([
+      [1, 0],
+      [2, 0],
+      [3, 0],
+    ]);
+    expect(client.host.disk.subarray(0, SIZE)).toEqual(payload(3));
+    expect(client.host.disk.subarray(SIZE, 2 * SIZE)).toEqual(payload(5));
+    expect(client.pool.outstanding).toBe(0);
+  });
+
+  test("what the connection does not have yet comes as a chunk, in order", () => {
+    const client = sent(1000, Number.POSITIVE_INFINITY);
+    const whole = sent(1000, 0);
+    expect(client.host.requests.length).toBe(3);
+    expect(whole.host.requests.length).toBe(0);
+    // The same bytes in pieces, some by chunk and some pulled.
+    const rest = whole.link.undelivered;
+    for (let at = 0; at < rest.length; ) {
+      const end = Math.min(rest.length, at + 50_001);
+      whole.link.undelivered = rest.slice(at + 20_000, end);
+      whole.link.receiveMax = Number.POSITIVE_INFINITY;
+      whole.session.receive(whole.nowMs, rest.slice(at, Math.min(at + 20_000, end)));
+      at = end - whole.link.undelivered.length;
+    }
+    expect(whole.host.requests).toEqual(client.host.requests);
+    expect(whole.host.disk).toEqual(client.host.disk);
+    expect(whole.settle()).toEqual(client.settle());
+  });
+
+  test("one client is not pulled without end", () => {
+    const client = new Client({ diskBytes: 2 * 1024 * KIB }).transmit();
+    const one = request(WRITE, 1, 0, SIZE, 0, payload(7));
+    const all = join(...Array.from({ length: 64 }, () => one));
+    client.link.undelivered = all.slice(28);
+    client.session.receive(client.nowMs, all.slice(0, 28));
+    const pulled = (): number => all.length - 28 - client.link.undelivered.length;
+    expect(pulled()).toBeGreaterThanOrEqual(2 * 1024 * KIB);
+    expect(pulled()).toBeLessThan(2 * 1024 * KIB + SIZE);
+    // Then it goes on, a bit per settle, until nothing is there.
+    let before = pulled();
+    for (client.session.flush(); client.session.needsSettle; client.session.flush()) {
+      client.settle();
+      expect(pulled() - before).toBeLessThan(2 * 1024 * KIB + SIZE);
+      before = pulled();
+    }
+    expect(client.link.undelivered.length).toBe(0);
+    expect(client.host.requests.length).toBe(64);
+  });
+
+  test("a client that goes away in mid-payload leaves nothing behind", () => {
+    const client = sent(28, 100_000);
+    expect(client.host.requests.length).toBe(0);
+    client.session.closed(client.nowMs);
+    client.session.settle(client.nowMs);
+    expect(client.host.endedCount).toBe(1);
+    expect(client.pool.outstanding).toBe(0);
+  });
+});
+
 describe("How the bytes are cut makes no difference", () => {
   test.each([false, true])("split at every byte boundary (structured: %p)", (structured) => {
     const bytes = script(structured);

@@ -187,6 +187,10 @@ export class SimLink implements ClientLink {
   isPaused = false;
   sendCount = 0;
   sentBytes = 0;
+  /** What the client sent and the link has not delivered; `receiveNow` takes from it. */
+  undelivered: Uint8Array = new Uint8Array(0);
+  /** Bytes that `receiveNow` still gives. */
+  receiveMax = Number.POSITIVE_INFINITY;
   private sent: Uint8Array[] = [];
 
   send(_client: number, buffer: Uint8Array, at: number, length: number): number {
@@ -197,6 +201,13 @@ export class SimLink implements ClientLink {
     this.sentBytes += taken;
     if (taken > 0) this.sent.push(buffer.slice(at, at + taken));
     return taken;
+  }
+  receiveNow(_client: number, buffer: Uint8Array, at: number, length: number): number {
+    const count = Math.min(length, this.undelivered.length, this.receiveMax);
+    this.receiveMax -= count;
+    buffer.set(this.undelivered.subarray(0, count), at);
+    this.undelivered = this.undelivered.subarray(count);
+    return count;
   }
   pause(_client: number, paused: boolean): void {
     this.isPaused = paused;

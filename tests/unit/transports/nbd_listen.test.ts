@@ -25,6 +25,7 @@ class Server {
   readonly links: NbdListeners;
   readonly trace = new Remembered();
   inCall = false;
+  onData: (client: number, chunk: Uint8Array) => void = () => {};
 
   constructor() {
     const note = (text: string): void => {
@@ -34,9 +35,10 @@ class Server {
     this.links = new NbdListeners(
       {
         clientOpen: (client) => note(`open ${client}`),
-        clientData: (_client, chunk) => {
+        clientData: (client, chunk) => {
           this.chunks.push(chunk);
           this.bytes += chunk.length;
+          this.onData(client, chunk);
         },
         clientDrain: (client) => note(`drain ${client}`),
         clientClosed: (client) => note(`closed ${client}`),
@@ -76,6 +78,38 @@ class Client {
 }
 
 describe("NBD listeners", () => {
+  test("receiveNow takes what was not delivered, in order, and never waits", async () => {
+    const server = new Server();
+    const taken: Uint8Array[] = [];
+    const buffer = new Uint8Array(MIB);
+    server.onData = (client, chunk) => {
+      taken.push(chunk);
+      for (;;) {
+        const count = server.links.receiveNow(client, buffer, 7, buffer.length - 7);
+        if (count === 0) break;
+        taken.push(buffer.slice(7, 7 + count));
+      }
+    };
+    const client = await server.connect(await server.links.listen("127.0.0.1:0"));
+    await until("the client is known", () => server.happened.length === 1);
+    expect(server.links.receiveNow(1, buffer, 0, 10)).toBe(0);
+    const sent = Uint8Array.from(
+      { length: 3 * MIB },
+      (_, index) => (index * 7 + (index >> 9)) & 255,
+    );
+    const raw = client.socket as Socket;
+    let at = 0;
+    const count = (): number => taken.reduce((sum, bytes) => sum + bytes.length, 0);
+    await until("all bytes arrived", () => {
+      if (at < sent.length) at += Math.max(0, raw.write(sent, at, sent.length - at));
+      return count() === sent.length;
+    });
+    expect(Buffer.concat(taken).equals(sent)).toBe(true);
+    raw.terminate();
+    await until("it is closed", () => server.happened.includes("closed 1"));
+    expect(server.links.receiveNow(1, buffer, 0, 10)).toBe(0);
+  });
+
   test("TCP and Unix sockets; clients have numbers, bytes go both ways", async () => {
     const server = new Server();
     const tcp = await server.links.listen("127.0.0.1:0");
