@@ -41,8 +41,6 @@ export class SpaceBelow {
 
   private discard(): void {
     const { geometry, segments } = this.state;
-    // What others took could not be had again.
-    if (segments.isBelowFull) return;
     // Two more than are asked for, so that none is given back and taken again in turn.
     const least = geometry.reserveBelow + 2;
     const spare = segments.reservedCount - this.background.reservedLeast - 2;
@@ -69,8 +67,14 @@ export class SpaceBelow {
 
   /** A discard ended. It is only a hint to the disk: whether it worked does not matter. */
   discarded(): void {
-    this.state.segments.endDiscard(this.discarding);
+    const { segments } = this.state;
+    segments.endDiscard(this.discarding);
     this.discarding = NO_SEGMENT;
+    if (!segments.isBelowFull) return;
+    // There is room below now, unless somebody else was faster.
+    segments.isBelowFull = false;
+    this.reserveAtMs = 0;
+    this.tell(false);
   }
 
   /** A reservation ended: there is a segment more to write to, or there is known to be none. */

@@ -41,6 +41,33 @@ describe("the cleaner", () => {
     expect(rig.store.stats().usedBytes).toBe(blocks * 4096);
   }, 30_000);
 
+  test("80 % full, 90 % of the writes to 10 % of the blocks: at most 2.0", () => {
+    const rig = new StoreRig({
+      sizeBytes: 65 * MIB,
+      segmentBytes: 256 * KIB,
+      logBufferBytes: 256 * KIB,
+      blocks: 16384,
+      cacheHits: 1,
+    });
+    rig.format();
+    const blocks = Math.floor((rig.store.stats().sizeBytes * 0.8) / 4096);
+    const hot = Math.floor(blocks / 10);
+    const random = new SeededRandom(4);
+    const write = (lba: number, value: number): void => {
+      expect(rig.write(lba, value)).toBe(true);
+      if (random.chance(0.1)) rig.step(rig.nowMs + 1);
+    };
+    const next = (): number =>
+      random.chance(0.9) ? random.below(hot) : hot + random.below(blocks - hot);
+    for (let lba = 0; lba < blocks; lba += 1) write(lba, 1);
+    for (let count = 0; count < blocks * 3; count += 1) write(next(), 2 + count);
+    const before = rig.store.stats();
+    for (let count = 0; count < blocks; count += 1) write(next(), 9 + count);
+    const after = rig.store.stats();
+    const written = after.bytesWritten - before.bytesWritten;
+    expect(written / (after.recordBytes - before.recordBytes)).toBeLessThanOrEqual(2);
+  }, 30_000);
+
   test("full is a clear answer; TRIM, marks and documents go on; space comes back", () => {
     const rig = new StoreRig({ sizeBytes: 4 * MIB, cacheHits: 1 });
     rig.format();

@@ -78,6 +78,24 @@ describe("a thin store", () => {
     expect(rig.failed).toBe("");
   }, 30_000);
 
+  test("room is given back also to a file system that is full", () => {
+    const rig = thin(16 * MIB, 7 * MIB);
+    rig.format();
+    let lba = 0;
+    while (rig.write(lba, lba + 1)) lba += 1;
+    const { media } = rig.disk;
+    expect(media.roomPages).toBeLessThan(64 * KIB);
+    rig.zero(0, lba - 50);
+    for (let count = 0; count < 200; count += 1) {
+      rig.overwrite(lba - 1 - (count % 50), count + 2);
+      rig.sync();
+      rig.run(10);
+    }
+    expect(media.roomPages * PAGE).toBeGreaterThan(2 * MIB);
+    expect(rig.store.stats().sizeBytes).toBeGreaterThan(8 * MIB);
+    expect(rig.failed).toBe("");
+  });
+
   test("random lives on a file system that comes and goes", () => {
     for (let seed = 1; seed <= 4; seed += 1) {
       const rig = thin(6 * MIB, 5 * MIB, seed);
