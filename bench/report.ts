@@ -15,6 +15,7 @@ export function medianOf(results: readonly Result[]): Result {
     operationsPerSecond: middle(results.map((result) => result.operationsPerSecond)),
     p50Micros: middle(results.map((result) => result.p50Micros)),
     p99Micros: middle(results.map((result) => result.p99Micros)),
+    p999Micros: middle(results.map((result) => result.p999Micros)),
     cpuMicros: middle(results.map((result) => result.cpuMicros)),
   };
 }
@@ -33,7 +34,7 @@ export function markdown(
     ["vsan one host", "baseline one host"],
     ["vsan two hosts", "baseline two hosts"],
   ].filter((pair) => pair.every((name) => subjects.includes(name))) as [string, string][];
-  const title = "op/s (p50/p99 us, CPU us/op)";
+  const title = "op/s (p50/p99/p99.9 us, CPU us/op)";
   const head = [title, ...subjects, ...ratios.map(([own, other]) => `${own} : ${other}`)];
   const lines = workloads.map((workload) => [
     workload,
@@ -49,7 +50,7 @@ export function markdown(
 
 function cellText(cell: Cell | undefined): string {
   if (cell === undefined) return "";
-  const { operationsPerSecond, p50Micros, p99Micros, cpuMicros } = cell;
-  const latency = `${Math.round(p50Micros)}/${Math.round(p99Micros)}`;
+  const { operationsPerSecond, p50Micros, p99Micros, p999Micros, cpuMicros } = cell;
+  const latency = [p50Micros, p99Micros, p999Micros].map(Math.round).join("/");
   return `${Math.round(operationsPerSecond)} (${latency}, ${Math.round(cpuMicros)})`;
 }

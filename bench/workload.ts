@@ -18,8 +18,8 @@ export interface Workload {
   readonly mode: "randwrite" | "randread" | "write" | "read";
   readonly blockBytes: number;
   readonly depth: number;
-  /** A FLUSH after each write. */
-  readonly flushes: boolean;
+  /** A FLUSH after so many writes; 0 = none. */
+  readonly flushEvery: number;
 }
 
 export interface Result {
@@ -27,25 +27,33 @@ export interface Result {
   /** Latency of the median operation, microseconds; of the write alone where it flushes. */
   readonly p50Micros: number;
   readonly p99Micros: number;
+  readonly p999Micros: number;
   /** CPU time of all server processes, microseconds per operation. */
   readonly cpuMicros: number;
 }
 
-function random(mode: Workload["mode"], depth: number, flushes = false): Workload {
+function random(mode: Workload["mode"], depth: number, flushEvery = 0): Workload {
   const verb = mode === "randread" ? "read" : "write";
-  const name = `4k random ${verb}${flushes ? " + flush" : ""} QD${depth}`;
-  return { name, mode, blockBytes: 4 * KIB, depth, flushes };
+  const flush = flushEvery === 0 ? "" : flushEvery === 1 ? " + flush" : ` + flush/${flushEvery}`;
+  const name = `4k random ${verb}${flush} QD${depth}`;
+  return { name, mode, blockBytes: 4 * KIB, depth, flushEvery };
+}
+
+function sequential(mode: Workload["mode"]): Workload {
+  const name = `1M sequential ${mode} QD4`;
+  return { name, mode, blockBytes: MIB, depth: 4, flushEvery: 0 };
 }
 
 /** Sequential reads follow sequential writes, so they meet what a sequential writer left. */
 export const WORKLOADS: readonly Workload[] = [
   random("randwrite", 1),
   random("randwrite", 32),
-  random("randwrite", 1, true),
+  random("randwrite", 1, 1),
+  random("randwrite", 32, 32),
   random("randread", 1),
   random("randread", 32),
-  { name: "1M sequential write QD4", mode: "write", blockBytes: MIB, depth: 4, flushes: false },
-  { name: "1M sequential read QD4", mode: "read", blockBytes: MIB, depth: 4, flushes: false },
+  sequential("write"),
+  sequential("read"),
 ];
 
 /** Seconds of mixed requests before anything is measured: a server is long warm when it matters. */
@@ -70,9 +78,9 @@ export async function measure(
   workload: Workload,
   seconds: number,
 ): Promise<Result> {
-  const { mode, blockBytes, depth, flushes } = workload;
+  const { mode, blockBytes, depth, flushEvery } = workload;
   const words = [`--rw=${mode}`, `--bs=${blockBytes}`, `--iodepth=${depth}`];
-  if (flushes) words.push("--fsync=1");
+  if (flushEvery > 0) words.push(`--fsync=${flushEvery}`);
   const before = cpuSecondsOf(subject.pids);
   const job = await fio(subject.uri, words, seconds);
   const cpuSeconds = cpuSecondsOf(subject.pids) - before;
@@ -82,6 +90,7 @@ export async function measure(
     operationsPerSecond: side.iops,
     p50Micros: rank("50.000000"),
     p99Micros: rank("99.000000"),
+    p999Micros: rank("99.900000"),
     cpuMicros: (cpuSeconds * 1e6) / Math.max(side.total_ios, 1),
   };
 }
