@@ -76,7 +76,7 @@ describe("control socket", () => {
     expect(await ask("/status")).toBe('200 {"fine":true}');
     await socket.stop();
     const stale = Bun.spawn([
-      "bun",
+      process.execPath,
       "-e",
       `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); console.log(1);`,
     ]);

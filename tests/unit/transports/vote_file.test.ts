@@ -96,7 +96,7 @@ describe("vote file", () => {
        write();`,
     );
     for (let run = 0; run < 5; run += 1) {
-      const child = Bun.spawn(["bun", program], { stdout: "pipe", stderr: "inherit" });
+      const child = Bun.spawn([process.execPath, program], { stdout: "pipe", stderr: "inherit" });
       const reader = child.stdout.getReader();
       await reader.read();
       await new Promise<void>((resolve) => setTimeout(resolve, 5 + run * 13));
