@@ -4,10 +4,18 @@
  * values are had by ordinary reads (reads.ts), so they are committed by construction.
  */
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
-import { BLOCK_BYTES, type Epoch, type HostId, REGION_BLOCKS, volumeId } from "../base/units.ts";
+import {
+  BLOCK_BYTES,
+  type Epoch,
+  type HostId,
+  REGION_BLOCKS,
+  type VolumeId,
+  volumeId,
+} from "../base/units.ts";
 import { BULK, COPY } from "../format/host_wire.ts";
 import { viewOf } from "../format/layout.ts";
 import { COMMAND } from "../format/nbd.ts";
+import type { Store } from "../store/store.ts";
 import type { Op } from "./op.ts";
 import type { Parts } from "./parts.ts";
 
@@ -143,27 +151,34 @@ export class CopySource {
     if (session.credits <= 0 || store === null) return false;
     const volume = this.parts.options.volumes[session.volumeIndex]!;
     const regions = Math.ceil(volume.sizeBytes / regionBytes);
-    const found = store.nextRegion(volume.id, session.region);
-    const next = found < 0 ? regions - 1 : found;
+    const following = store.nextRegion(volume.id, session.region);
+    const next = following < 0 ? regions - 1 : following;
     const blocks = volume.sizeBytes / BLOCK_BYTES;
+    const end = next * REGION_BLOCKS;
+    const found = this.runsOf(store, volume.id, end, Math.min(REGION_BLOCKS, blocks - end));
+    if (found === null) return false;
     session.runs = [];
     // At most 2^31 blocks a hole, so that counts fit the frame and the record.
     let lba = session.region * REGION_BLOCKS;
-    const end = next * REGION_BLOCKS;
     while (lba < end) {
       const count = Math.min(end - lba, 2 ** 31);
       session.runs.push({ lba, blockCount: count, isData: false });
       lba += count;
     }
     session.region = next;
-    const count = Math.min(REGION_BLOCKS, blocks - end);
-    const runs = session.runs;
-    let at = end;
-    store.extents(volume.id, end, count, (blockCount, isData) => {
-      runs.push({ lba: at, blockCount, isData });
-      at += blockCount;
-    });
+    session.runs.push(...found);
     return true;
+  }
+
+  /** Data and holes of a region; null while its page of the index is on its way into memory. */
+  private runsOf(store: Store, volume: VolumeId, lba: number, blockCount: number): Run[] | null {
+    const runs: Run[] = [];
+    let at = lba;
+    const told = store.extents(volume, lba, blockCount, (count, isData) => {
+      runs.push({ lba: at, blockCount: count, isData });
+      at += count;
+    });
+    return told === blockCount ? runs : null;
   }
 
   private readFrame(session: Session, lba: number, blockCount: number): boolean {

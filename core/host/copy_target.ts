@@ -7,7 +7,7 @@
  * asks another member from its cursor on.
  */
 import { OUTCOME } from "../base/outcome.ts";
-import { BLOCK_BYTES, type HostId, hostId, REGION_BLOCKS } from "../base/units.ts";
+import { BLOCK_BYTES, type HostId, hostId, REGION_BLOCKS, volumeId } from "../base/units.ts";
 import { BULK, COPY } from "../format/host_wire.ts";
 import { viewOf } from "../format/layout.ts";
 import {
@@ -146,6 +146,9 @@ export class CopyTarget {
       case BULK.copy: {
         // Worst case: every other block is live, each run a record of its own.
         const bytes = writeRecordBytes(blockCount) + (blockCount / 2) * RECORD_HEADER_BYTES;
+        const volume = volumeId(COPY.volume.get(view, 0));
+        const ready = store.prepare(volume, COPY.lba.get(view, 0), blockCount);
+        if (ready !== OUTCOME.ok) return false;
         if (store.admit(bytes, "mirror") !== OUTCOME.ok) return false;
         this.applyBlocks(frame, view, blockCount);
         break;
@@ -182,7 +185,9 @@ export class CopyTarget {
     while (region >= 0 && region * REGION_BLOCKS < end) {
       const from = Math.max(start, region * REGION_BLOCKS);
       const to = Math.min(end, (region + 1) * REGION_BLOCKS);
-      if (store.admit((RECORD_HEADER_BYTES * REGION_BLOCKS) / 2, "reserve") !== OUTCOME.ok) {
+      const bytes = (RECORD_HEADER_BYTES * REGION_BLOCKS) / 2;
+      const isReady = store.prepare(volume.id, from, to - from) === OUTCOME.ok;
+      if (!isReady || store.admit(bytes, "reserve") !== OUTCOME.ok) {
         COPY.lba.set(view, 0, from);
         COPY.blockCount.set(view, 0, start + blockCount - from);
         return false;

@@ -41,7 +41,7 @@ const TELL_MS = 10_000;
 interface BadBlock {
   readonly volume: VolumeId;
   readonly lba: number;
-  /** Where the index pointed when it was found bad. */
+  /** Where the index pointed when it was found bad; below 0: not known yet. */
   place: number;
   /** Bit set of members that have answered without a good copy. */
   tried: number;
@@ -86,7 +86,7 @@ export class Healer {
     const place = store.placeOf(volume, lba);
     const known = this.find(volume, lba);
     if (known !== null) {
-      if (known.place === place) return false;
+      if (known.place === place || place < 0) return false;
       known.place = place;
       known.tried = 0;
       known.notBeforeMs = nowMs;
@@ -150,6 +150,9 @@ export class Healer {
 
   private isStillBad(each: BadBlock, store: Store): boolean {
     const place = store.placeOf(each.volume, each.lba);
+    // Not known until the index is in memory; found bad before that, or still.
+    if (place < 0) return true;
+    if (each.place < 0) each.place = place;
     return place === each.place && place !== 0;
   }
 
@@ -216,7 +219,7 @@ export class Healer {
       return;
     }
     const healed = store.heal(each.volume, each.lba, each.place, op.buffer, op.bufferAt);
-    if (healed === OUTCOME.pending) return;
+    if (healed === OUTCOME.pending || each.place < 0) return;
     // Overwritten meanwhile is as good.
     this.list.splice(this.list.indexOf(each), 1);
     this.lastHealMs = parts.nowMs;

@@ -28,6 +28,8 @@ export class Reads {
   private readonly parts: Parts;
   /** Have their data, wait for commits or grants. */
   private readonly settled: Op[] = [];
+  /** Ask for block status that the index, not in memory, cannot tell yet. */
+  private untold: Op[] = [];
   private readonly replyExtents: (op: Op, pairs: number[]) => void;
 
   constructor(parts: Parts, replyExtents: (op: Op, pairs: number[]) => void) {
@@ -116,6 +118,7 @@ export class Reads {
   /** The store failed: what has its data may still be answered elsewhere. */
   abandon(): void {
     for (const op of this.settled.splice(0)) this.parts.dispatch(op);
+    for (const op of this.untold.splice(0)) this.parts.dispatch(op);
   }
 
   private step(op: Op): void {
@@ -169,14 +172,26 @@ export class Reads {
     const pairs: number[] = [];
     const endByte = op.offset + op.lengthBytes;
     let at = op.offset;
-    store.extents(op.volume, op.startLba, op.endLba - op.startLba, (blockCount, isData) => {
-      const extentEnd = Math.floor(at / BLOCK_BYTES) * BLOCK_BYTES + blockCount * BLOCK_BYTES;
+    const blockCount = op.endLba - op.startLba;
+    const told = store.extents(op.volume, op.startLba, blockCount, (count, isData) => {
+      const extentEnd = Math.floor(at / BLOCK_BYTES) * BLOCK_BYTES + count * BLOCK_BYTES;
       const length = Math.min(extentEnd, endByte) - at;
       const flags = isData ? 0 : STATE_HOLE_ZERO;
       if (length <= 0 || pairs.length >= EXTENTS_MAX * 2) return;
       pairs.push(length, flags);
       at += length;
     });
-    this.replyExtents(op, pairs);
+    if (told === 0) this.untold.push(op);
+    else this.replyExtents(op, pairs);
+  }
+
+  /** The store's index goes on: block status that waited for it. */
+  indexCame(): void {
+    const waiting = this.untold;
+    this.untold = [];
+    for (const op of waiting) {
+      if (op.readEpoch !== this.parts.epoch || !this.parts.serving) this.parts.dispatch(op);
+      else this.status(op);
+    }
   }
 }

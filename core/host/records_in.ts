@@ -8,6 +8,7 @@ import { RECORD_TYPE, type RecordHeader } from "../format/record.ts";
 import { CHECK } from "../lease/policing.ts";
 import { RECEIVE, type Receive } from "../mirror/mirror_sink.ts";
 import type { AdmitClass } from "../store/contract.ts";
+import type { Store } from "../store/store.ts";
 import type { CopyTarget } from "./copy_target.ts";
 import type { Parts } from "./parts.ts";
 
@@ -44,7 +45,7 @@ export class RecordsIn {
       if (check === CHECK.behind) return RECEIVE.hold;
       if (check === CHECK.refuse) return RECEIVE.refuse;
     }
-    if (store.admit(length, classOf(header.type)) !== OUTCOME.ok) return RECEIVE.full;
+    if (!hasRoom(store, header, length)) return RECEIVE.full;
     this.append(sender, header, buffer, at, length);
     return RECEIVE.appended;
   }
@@ -57,7 +58,7 @@ export class RecordsIn {
     length: number,
   ): boolean {
     const { store } = this.parts;
-    if (store === null || store.admit(length, classOf(header.type)) !== OUTCOME.ok) return false;
+    if (store === null || !hasRoom(store, header, length)) return false;
     this.append(sender, header, buffer, at, length);
     return true;
   }
@@ -92,4 +93,12 @@ function classOf(type: number): AdmitClass {
 
 function isStream(type: number): boolean {
   return type === RECORD_TYPE.write || type === RECORD_TYPE.zero;
+}
+
+function hasRoom(store: Store, header: RecordHeader, length: number): boolean {
+  if (header.type !== RECORD_TYPE.mark) {
+    const volume = volumeId(header.volume);
+    if (store.prepare(volume, header.lba, header.blockCount) !== OUTCOME.ok) return false;
+  }
+  return store.admit(length, classOf(header.type)) === OUTCOME.ok;
 }

@@ -52,7 +52,10 @@ export class Room {
     return Math.min(this.leastBytes, this.parts.store?.sizeBytes ?? 0);
   }
 
-  /** May `blockCount` blocks be written from `lba` on? Answers as `Store.admit`. */
+  /**
+   * May `blockCount` blocks be written from `lba` on? Answers as `Store.admit`; `Store.prepare`
+   * has said `ok`.
+   */
   admit(volume: VolumeId, lba: number, blockCount: number): Outcome {
     const { store } = this.parts;
     if (store === null) return OUTCOME.pending;

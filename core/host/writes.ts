@@ -291,6 +291,8 @@ export class Writes {
   private room(op: Op, piece: Piece): Outcome {
     const { store, mirror } = this.parts;
     if (store === null) return OUTCOME.pending;
+    const ready = store.prepare(op.volume, piece.lba, piece.blockCount);
+    if (ready !== OUTCOME.ok) return ready;
     const holes = this.leavesHole(op, piece);
     const bytes = holes ? RECORD_HEADER_BYTES : writeRecordBytes(piece.blockCount);
     if (!mirror.windowFree(bytes)) return OUTCOME.pending;

@@ -9,8 +9,10 @@
 import type { Checkpointer } from "./checkpointer.ts";
 import type { Cleaner } from "./cleaner.ts";
 import { MIB } from "../base/units.ts";
+import { NODE_REGIONS } from "../format/checkpoint.ts";
 import type { LogWriter } from "./log_writer.ts";
 import { NO_PAGE } from "./index_node.ts";
+import type { PageCache } from "./page_cache.ts";
 import { NO_SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
 import { type Task, WAIT } from "./task.ts";
@@ -20,8 +22,10 @@ const THIN_FILL = 0.7;
 /** The same while clients wait. */
 const THIN_FILL_URGENT = 0.55;
 
-/** Nodes given up in one turn. */
-const GRAVES_PER_TURN = 4;
+/** Pages given up in one turn. */
+const GRAVES_PER_TURN = 512;
+/** Log after which a checkpoint begins at the latest: a start after a crash is soon over. */
+const LOG_BYTES_MAX = 512 * MIB;
 
 export class Background {
   /** Nothing can free more segments; only clients can, by trimming or overwriting. */
@@ -29,34 +33,39 @@ export class Background {
   private exhaustedAt = -1;
   private progressMark = -1;
   private progressCount = 0;
+  private buried = 0;
   private readonly intervalBytes: number;
   private readonly state: StoreState;
   private readonly writer: LogWriter;
   private readonly checkpointer: Checkpointer;
   private readonly cleaner: Cleaner;
+  private readonly cache: PageCache;
 
   constructor(
     state: StoreState,
     writer: LogWriter,
     checkpointer: Checkpointer,
     cleaner: Cleaner,
+    cache: PageCache,
     intervalBytes: number | undefined,
   ) {
     this.state = state;
     this.writer = writer;
     this.checkpointer = checkpointer;
     this.cleaner = cleaner;
+    this.cache = cache;
     const { segmentBytes, segmentCount } = state.geometry;
     // About 3 % of the store, so that rewriting its whole index costs a tenth of the log.
     const share = Math.ceil(segmentCount / 32);
+    const wanted = Math.max(Math.min(64 * MIB, 8 * segmentBytes), share * segmentBytes);
     this.intervalBytes =
-      intervalBytes ??
-      Math.max(4 * segmentBytes, Math.min(64 * MIB, 8 * segmentBytes), share * segmentBytes);
+      intervalBytes ?? Math.max(4 * segmentBytes, Math.min(LOG_BYTES_MAX, wanted));
   }
 
   /** Clients wait for segments: no pauses. */
   get isUrgent(): boolean {
-    return this.state.segments.freeCount <= this.state.geometry.floorClient + 1;
+    const { segments, geometry, pool } = this.state;
+    return segments.freeCount <= geometry.floorClient + 1 || pool.clock.isTight;
   }
 
   /**
@@ -86,9 +95,11 @@ export class Background {
   next(): Task<boolean> | null {
     const { segments, geometry } = this.state;
     const since = this.writer.bytesWritten - this.checkpointer.beganAtBytes;
-    if (since >= this.intervalBytes || this.checkpointer.isWanted)
-      return this.checkpointer.run(false, false);
-    if (!this.state.pool.graveyard.isEmpty) return drainGraveyard(this.state);
+    const { graveyard, clock } = this.state.pool;
+    if (this.isCheckpointDue) {
+      return this.checkpointer.run(false, clock.isTight);
+    }
+    if (!graveyard.isEmpty) return this.drainGraveyard();
     if (segments.freeCount >= geometry.cleanBelow) {
       this.isExhausted = false;
       return null;
@@ -144,18 +155,55 @@ export class Background {
     yield* this.cleaner.clean(segment);
     return true;
   }
-}
 
-/** Gives up what no version has any more, page by page. */
-function* drainGraveyard(state: StoreState): Task<boolean> {
-  const { pool } = state;
-  let count = 0;
-  for (let node = pool.graveyard.nodes[0]; node !== undefined; node = pool.graveyard.nodes[0]) {
-    for (const page of node.pages) if (page !== NO_PAGE) pool.uncount(page, NO_PAGE);
-    pool.graveyard.nodes.shift();
-    pool.dropNode(node);
-    count += 1;
-    if (count % GRAVES_PER_TURN === 0) yield WAIT.turn;
+  /** Gives up what no version has any more, page by page; stops when something presses more. */
+  private *drainGraveyard(): Task<boolean> {
+    const { pool } = this.state;
+    const { nodes, pages } = pool.graveyard;
+    for (let grave = pages[0]; grave !== undefined; grave = pages[0]) {
+      while (!this.cache.bringPage(grave.page, grave.volume, grave.region)) yield WAIT.page;
+      pool.uncount(grave.page, NO_PAGE);
+      pool.dropPage(grave.page);
+      pages.shift();
+      if (this.isTurnOver()) {
+        if (this.mustStop) return true;
+        yield WAIT.turn;
+      }
+    }
+    for (let node = nodes[0]; node !== undefined; node = nodes[0]) {
+      for (let region = 0; region < NODE_REGIONS; region += 1) {
+        const page = node.pages[region]!;
+        if (page === NO_PAGE) continue;
+        const number = node.number * NODE_REGIONS + region;
+        while (!this.cache.bringPage(page, node.volume, number)) yield WAIT.page;
+        pool.uncount(page, NO_PAGE);
+        pool.dropPage(page);
+        // Its stored version still has the page: a checkpoint before the rest must write it anew.
+        node.pages[region] = NO_PAGE;
+        pool.touchNode(node);
+        if (this.isTurnOver()) {
+          if (this.mustStop) return true;
+          yield WAIT.turn;
+        }
+      }
+      nodes.shift();
+      pool.dropNode(node);
+    }
+    return true;
   }
-  return true;
+
+  private isTurnOver(): boolean {
+    this.buried += 1;
+    return this.buried % GRAVES_PER_TURN === 0;
+  }
+
+  private get mustStop(): boolean {
+    return this.isCheckpointDue || this.cleaner.isStopping;
+  }
+
+  private get isCheckpointDue(): boolean {
+    const since = this.writer.bytesWritten - this.checkpointer.beganAtBytes;
+    const { isWanted } = this.checkpointer;
+    return isWanted || since >= this.intervalBytes || this.state.pool.clock.wantsCheckpoint;
+  }
 }

@@ -87,7 +87,8 @@ export class StoreCheck {
     for (const copy of found.staleCopies) {
       this.damage.add("superblock", 0, 0, 0, copy, "a copy is stale or damaged");
     }
-    const state = new StoreState(new Geometry(superblock.segmentBytes, superblock.segmentCount));
+    const geometry = new Geometry(superblock.segmentBytes, superblock.segmentCount);
+    const state = new StoreState(geometry, Number.POSITIVE_INFINITY);
     const buffer = this.disk.allocate(LOAD_BUFFER_BYTES);
     const reader = new ItemReader(this.io, state.geometry, buffer);
     const loader = new CheckpointLoader(state, this.damage, reader);
@@ -98,9 +99,9 @@ export class StoreCheck {
       this.damage.add("page", volume, lba, count, segment, "does not verify"),
     );
     yield* pages.loadAll();
-    if (state.pool.isInexact) pages.recount();
-    const forward = yield* this.rollForward(state, superblock);
-    this.checkCounts(state, pages);
+    if (state.pool.isInexact) yield* pages.recount();
+    const forward = yield* this.rollForward(state, superblock, pages);
+    yield* this.checkCounts(state, pages);
     for (const volume of state.volumes.values()) this.blocksTotal += volume.usedBlocks;
     for (const volume of state.volumes.values()) {
       for (const node of volume.nodes) if (node !== null) yield* this.checkNode(volume, node);
@@ -109,20 +110,24 @@ export class StoreCheck {
     return this.report(state, superblock, forward);
   }
 
-  private *rollForward(state: StoreState, superblock: Superblock): Task<RollForward> {
+  private *rollForward(
+    state: StoreState,
+    superblock: Superblock,
+    pages: PageLoader,
+  ): Task<RollForward> {
     const bytes = windowBytes(superblock.segmentBytes);
     const windows = [this.disk.allocate(bytes), this.disk.allocate(bytes)] as const;
-    const forward = new RollForward(this.io, state, superblock, this.damage, windows);
+    const forward = new RollForward(this.io, state, superblock, this.damage, pages, windows);
     yield* forward.run();
     return forward;
   }
 
   /** What checkpoint and log say is live must be what all pages together say. */
-  private checkCounts(state: StoreState, pages: PageLoader): void {
+  private *checkCounts(state: StoreState, pages: PageLoader): Task<void> {
     const { segments, pool } = state;
     if (pool.isInexact) return;
     const stored = segments.liveBlocks.slice();
-    pages.recount();
+    yield* pages.recount();
     for (let segment = 0; segment < stored.length; segment += 1) {
       if (stored[segment] === segments.liveBlocks[segment]) continue;
       this.damage.add("segment", 0, 0, 0, segment, "its count of live blocks is wrong");

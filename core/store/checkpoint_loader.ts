@@ -16,7 +16,7 @@ import { ITEM_HEADER_BYTES, ITEM_KIND, PLACE_UNIT } from "../format/segment.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { type Root, rootChunkBytes } from "./checkpoint_root.ts";
 import type { Damage } from "./damage.ts";
-import { IndexNode } from "./index_node.ts";
+import type { IndexNode } from "./index_node.ts";
 import type { ItemReader } from "./item_reader.ts";
 import { SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
@@ -199,7 +199,7 @@ export class CheckpointLoader {
 
   private *loadNode(wanted: Wanted, ahead: number): Task<IndexNode> {
     const { reader } = this;
-    const node = new IndexNode(wanted.volume, wanted.number);
+    const node = this.state.pool.createNode(wanted.volume, wanted.number, null);
     const at = yield* reader.read(wanted.place, wanted.bytes, ITEM_KIND.node, ahead);
     const { header, view } = reader;
     const isIt = at >= 0 && header.subject === wanted.volume && header.number === wanted.number;

@@ -33,6 +33,7 @@ import { PAGE_ITEM_BYTES_MAX } from "./checkpoint_items.ts";
 import { NO_PAGE } from "./index_node.ts";
 import type { LogWriter } from "./log_writer.ts";
 import type { StoreState } from "./state.ts";
+import type { PageCache } from "./page_cache.ts";
 import { type Task, type TaskIo, WAIT } from "./task.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
@@ -50,6 +51,7 @@ export class Cleaner {
   private readonly io: TaskIo;
   private readonly state: StoreState;
   private readonly writer: LogWriter;
+  private readonly cache: PageCache;
   private readonly buffer: Uint8Array;
   private readonly view: DataView;
   private readonly words: Uint32Array;
@@ -68,12 +70,14 @@ export class Cleaner {
     io: TaskIo,
     state: StoreState,
     writer: LogWriter,
+    cache: PageCache,
     verifies: boolean,
     report: (volume: VolumeId, lba: number, why: string) => void,
   ) {
     this.io = io;
     this.state = state;
     this.writer = writer;
+    this.cache = cache;
     this.verifies = verifies;
     this.report = report;
     this.buffer = io.disk.allocate(WINDOW_BYTES + 8192);
@@ -94,12 +98,13 @@ export class Cleaner {
     for (const id of this.state.volumes.keys()) this.isVolume[id & 0xffff] = 1;
     let position = start;
     while (position < end && this.isWorth(segment)) {
-      if (this.isStopping) return;
+      // A checkpoint must come first when many pages are dirty; the rest is cleaned after it.
+      if (this.isStopping || this.state.pool.clock.wantsCheckpoint) return;
       const windowStart = position - (position % 4096);
       const length = Math.min(this.buffer.length, end - windowStart);
       const isWhole = (yield* this.io.read(windowStart, this.buffer, 0, length)) === length;
       if (!isWhole) yield* this.readPages(windowStart, length);
-      const stop = this.scan(
+      const stop = yield* this.scan(
         windowStart,
         position - windowStart,
         length,
@@ -134,27 +139,56 @@ export class Cleaner {
    * Notes the live blocks of the window from `from` on; returns where the next window begins (in
    * this one): the first position whose block might not be in it as a whole.
    */
-  private scan(windowStart: number, from: number, length: number, isLast: boolean): number {
+  private *scan(windowStart: number, from: number, length: number, isLast: boolean): Task<number> {
     this.foundCount = 0;
     this.foundPages.length = 0;
-    const { words, isVolume } = this;
     const last = length - STORED_BLOCK_BYTES;
     const stop = isLast ? length - ITEM_HEADER_BYTES : length - PAGE_ITEM_BYTES_MAX;
+    // All pages that will be asked for are on their way before the first is waited for.
+    for (let at = from; at <= Math.min(stop, last); at += PLACE_UNIT) {
+      if (this.mayBeEntry(at)) this.isReady(at);
+    }
     let at = from;
     while (at <= stop) {
-      const word = at >>> 2;
-      if (words[word] === ITEM_MAGIC) this.noteItem(windowStart, at, length);
-      // The second word of an entry is its volume (ENTRY.volume.at = 4).
-      const isEntry = isVolume[words[word + 1]! & 0xffff] === 1 && at <= last;
-      if (isEntry && this.versionOf(windowStart, at) !== null) {
+      if (this.words[at >>> 2] === ITEM_MAGIC) this.noteItem(windowStart, at, length);
+      let isLive = false;
+      if (at <= last && this.mayBeEntry(at)) {
+        while (!this.isReady(at)) yield WAIT.page;
+        isLive = this.versionOf(windowStart, at) !== null;
+      }
+      if (isLive) {
         this.found[this.foundCount] = at;
         this.foundCount += 1;
-        at += STORED_BLOCK_BYTES;
-      } else {
-        at += PLACE_UNIT;
       }
+      at += isLive ? STORED_BLOCK_BYTES : PLACE_UNIT;
     }
     return isLast ? length : at;
+  }
+
+  /** The second word of an entry is its volume (ENTRY.volume.at = 4). */
+  private mayBeEntry(at: number): boolean {
+    return this.isVolume[this.words[(at >>> 2) + 1]! & 0xffff] === 1;
+  }
+
+  /** True if all that the index says of the block named at `at` is in memory; else on its way. */
+  private isReady(at: number): boolean {
+    return this.areThere(() => {
+      const lba = ENTRY.lba.get(this.view, at);
+      let isReady = true;
+      for (const version of this.state.versionsOf(ENTRY.volume.get(this.view, at))) {
+        if (!this.cache.bring(version, lba)) isReady = false;
+      }
+      return isReady;
+    });
+  }
+
+  /** Looks again if a page that came at once may have taken the place of another. */
+  private areThere(look: () => boolean): boolean {
+    for (;;) {
+      const { misses } = this.cache;
+      if (!look()) return false;
+      if (misses === this.cache.misses) return true;
+    }
   }
 
   /** A version of its volume that says that the block named at `at` lies there; null if none. */
@@ -215,7 +249,9 @@ export class Cleaner {
       if (version.pageOf(lba) === page) version.touchNodeOf(lba);
     }
     if (!itemBodyIsWhole(this.buffer, at, item)) {
-      pool.pages.markDirty(page);
+      // Written anew from memory; if it is not there, it is found lost now rather than later.
+      if (pool.isThere(page)) pool.pages.markDirty(page);
+      else this.cache.bringPage(page, item.subject as VolumeId, item.number);
       return;
     }
     const { cold } = this.writer;
@@ -234,22 +270,43 @@ export class Cleaner {
     const lane = this.writer.cold;
     let index = 0;
     while (index < this.foundCount) {
-      const left = lane.spaceLeft;
-      const fitting = blocksIn(left);
-      const most = blocksIn(lane.itemBytesMax);
+      const fitting = blocksIn(lane.spaceLeft);
+      const most = Math.min(blocksIn(lane.itemBytesMax), this.blocksAtOnce);
       const count = Math.min(
         this.foundCount - index,
         MOVE_BLOCKS_MAX,
         fitting >= 1 ? Math.min(fitting, most) : most,
       );
       const bytes = ITEM_HEADER_BYTES + moveBodyBytes(count);
+      while (!this.areReady(index, count)) yield WAIT.page;
       if (lane.room(bytes, 0) !== 0) {
         this.io.roomBytes = bytes;
         yield WAIT.room;
+        // Pages may have gone meanwhile.
+        continue;
       }
       this.moveSome(segment, windowStart, index, count);
       index += count;
     }
+  }
+
+  /** Blocks of which all pages fit into memory together, whatever else is there. */
+  private get blocksAtOnce(): number {
+    let versions = 1;
+    for (const id of this.state.volumes.keys()) {
+      versions = Math.max(versions, this.state.versionsOf(id).length);
+    }
+    return Math.max(1, Math.floor(this.state.pool.clock.limit / (4 * versions)));
+  }
+
+  private areReady(from: number, count: number): boolean {
+    return this.areThere(() => {
+      let areReady = true;
+      for (let index = from; index < from + count; index += 1) {
+        if (!this.isReady(this.found[index]!)) areReady = false;
+      }
+      return areReady;
+    });
   }
 
   /** Moves those of `count` blocks that are still live; clients may have written meanwhile. */

@@ -3,7 +3,10 @@
  * The methods themselves are documented in `store.ts`.
  */
 import type { Outcome } from "../base/outcome.ts";
-import type { Epoch, HostId, Point, VolumeId } from "../base/units.ts";
+import { type Epoch, type HostId, MIB, type Point, type VolumeId } from "../base/units.ts";
+
+/** Memory for the index if nothing is said: all of it up to 128 GiB of data. */
+export const INDEX_BYTES_DEFAULT = 256 * MIB;
 
 export interface StoreVolume {
   readonly id: VolumeId;
@@ -33,6 +36,8 @@ export interface StoreOptions {
   readonly logBufferBytes?: number;
   /** Reads that may be at the disk at once. Default 64. */
   readonly readSlots?: number;
+  /** Bytes that the index may take in memory. Default `INDEX_BYTES_DEFAULT`. */
+  readonly indexBytes?: number;
   /** Log bytes after which a checkpoint begins. Default: see `Geometry`. */
   readonly checkpointBytes?: number;
   /** Count live blocks anew at open instead of believing the root: for a repair. */
@@ -98,7 +103,7 @@ export interface StoreSink {
   readDone(token: number, outcome: Outcome): void;
   /** This copy of the block is bad; `Store.heal` takes a good one. */
   badBlock(volume: VolumeId, lba: number, why: string): void;
-  /** An `admit` that answered `pending` may be tried again. */
+  /** An `admit` or `prepare` that answered `pending` may be tried again. */
   storeWritable(): void;
   /** The disk failed for good; everything answers `io` from now on. Called once. */
   storeFailed(why: string): void;
@@ -143,6 +148,9 @@ export interface StoreStats {
   checkpoints: number;
   segmentsCleaned: number;
   syncs: number;
+  /** Memory that the index takes, bytes, and pages of it that had to be read again. */
+  indexBytes: number;
+  indexMisses: number;
   /** Null while there is no scrub. */
   scrub: ScrubStats | null;
 }

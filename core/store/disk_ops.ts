@@ -15,6 +15,7 @@ export const OP = {
   discard: 5,
   reserve: 6,
   scrub: 7,
+  page: 8,
 } as const;
 
 const CAPACITY_SHIFT = 8;

@@ -8,40 +8,22 @@ import { assert } from "../base/assert.ts";
 import type { Disk, Trace } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
 import { BLOCK_BYTES, type VolumeId } from "../base/units.ts";
-import { Background } from "./background.ts";
 import type { Checkpointer } from "./checkpointer.ts";
-import { Cleaner } from "./cleaner.ts";
 import type { StoreIdentity, StoreOptions, StoreSink, StoreStats } from "./contract.ts";
 import { DiskOps, OP } from "./disk_ops.ts";
+import { NO_PAGE } from "./index_node.ts";
+import { assemble, type Live } from "./live.ts";
 import { ROOM } from "./log_lane.ts";
 import type { LogWriter } from "./log_writer.ts";
-import { StoreReader } from "./reader.ts";
 import { type Expected, type LiveStore, MISCOUNTED, Recovery } from "./recovery.ts";
-import { Scrubber } from "./scrubber.ts";
-import { SpaceBelow } from "./space_below.ts";
 import type { StoreState } from "./state.ts";
 import type { Refusal } from "./superblocks.ts";
 import { type Task, TaskIo, WAIT, type Wait } from "./task.ts";
 
-const READ_SLOTS_DEFAULT = 64;
-/** With writes, a sync, a task and a discard far fewer operations than DiskOps has room for. */
-const READ_SLOTS_MAX = 128;
 /** Pause between turns of background work when nothing presses. */
 const TURN_MS = 1;
 /** Turns in one settle when clients wait for segments. */
 const URGENT_TURNS = 8;
-
-/** The parts of an open store. */
-interface Live {
-  readonly state: StoreState;
-  readonly writer: LogWriter;
-  readonly checkpointer: Checkpointer;
-  readonly reader: StoreReader;
-  readonly cleaner: Cleaner;
-  readonly background: Background;
-  readonly below: SpaceBelow;
-  readonly scrubber: Scrubber | null;
-}
 
 export type StorePhase = "created" | "opening" | "open" | "closing" | "closed" | "failed";
 
@@ -214,6 +196,8 @@ export class StoreEngine {
       this.syncDone(result);
     } else if (kind === OP.read) {
       this.live?.reader.finished(subject, result);
+    } else if (kind === OP.page) {
+      this.pageDone(subject, result);
     } else if (kind === OP.scrub) {
       this.live?.scrubber?.finished(result);
       this.reclaim();
@@ -225,6 +209,18 @@ export class StoreEngine {
     }
   }
 
+  private pageDone(slot: number, result: number): void {
+    const { live } = this;
+    if (live === null) return;
+    const page = live.cache.finished(slot, result);
+    if (page === NO_PAGE) return;
+    live.reader.pageCame(page);
+    this.tellWritable();
+    if (this.waits === WAIT.page) this.waits = -1;
+    this.runTask();
+    this.reclaim();
+  }
+
   private writeDone(lane: number, result: number): void {
     const writer = this.recovery.writer as LogWriter;
     if (result !== writer.expectedBytes(lane) && this.rules.poison) {
@@ -232,8 +228,8 @@ export class StoreEngine {
       return;
     }
     writer.written(lane);
-    if (lane === 0 && this.live !== null) {
-      this.sink.logged(writer.hot.logged);
+    if (this.live !== null) {
+      if (lane === 0) this.sink.logged(writer.hot.logged);
       this.tellWritable();
     }
     this.runTask();
@@ -269,7 +265,7 @@ export class StoreEngine {
   private runTask(): void {
     let turns = this.wantsClose || this.live?.background.isUrgent ? URGENT_TURNS : 1;
     while (this.task !== null && this.phase !== "failed") {
-      if (this.waits === WAIT.io) return;
+      if (this.waits === WAIT.io || this.waits === WAIT.page) return;
       if (this.waits === WAIT.turn) {
         if (turns === 0 || this.ops.nowMs < this.turnAtMs) return;
         turns -= 1;
@@ -317,7 +313,8 @@ export class StoreEngine {
       this.fail("a superblock could not be written");
     } else if (result === true) {
       this.reclaim();
-      if (this.live?.state.pool.graveyard.isEmpty) this.tellWritable();
+      // Pages are clean, or what was given up counts no more.
+      this.tellWritable();
       if (this.phase === "closing") this.endClose();
     } else if (result.ok) {
       this.opened(result);
@@ -334,25 +331,23 @@ export class StoreEngine {
   }
 
   private opened(store: LiveStore): void {
-    const { state, writer, checkpointer, damage } = store;
+    const { state, damage } = store;
     const report = (volume: VolumeId, lba: number, why: string): void => this.bad(volume, lba, why);
-    const cleaner = new Cleaner(this.io, state, writer, this.rules.verifyReads, report);
-    const interval = this.options.checkpointBytes;
-    const background = new Background(state, writer, checkpointer, cleaner, interval);
-    const slots = StoreReader.allocate(this.disk, this.readSlots);
-    const events = {
-      badBlock: report,
-      readDone: (token: number, outcome: Parameters<StoreSink["readDone"]>[1]): void =>
-        this.sink.readDone(token, outcome),
-    };
-    const reader = new StoreReader(this.disk, this.ops, state, writer, this.rules, events, slots);
-    const { disk, ops, trace, saveScrub: save } = this;
-    const below = new SpaceBelow(disk, ops, trace, state, background);
-    const scrubber = Scrubber.of(
-      { disk, ops, state, writer, checkpointer, trace, report, save },
-      this.options,
-    );
-    this.live = { state, writer, checkpointer, reader, cleaner, background, below, scrubber };
+    this.live = assemble(store, {
+      options: this.options,
+      disk: this.disk,
+      ops: this.ops,
+      io: this.io,
+      rules: this.rules,
+      trace: this.trace,
+      events: {
+        badBlock: report,
+        readDone: (token, outcome) => this.sink.readDone(token, outcome),
+      },
+      pageLost: (volume, lba, count, segment) =>
+        this.traceDamage({ kind: "page", volume, lba, count, segment, why: "does not verify" }),
+      saveScrub: this.saveScrub,
+    });
     this.phase = "open";
     this.reclaim();
     for (const row of damage.rows) this.traceDamage(row);
@@ -367,10 +362,6 @@ export class StoreEngine {
 
   private get mayScrub(): boolean {
     return this.phase === "open" && !this.wantsClose;
-  }
-
-  private get readSlots(): number {
-    return Math.min(this.options.readSlots ?? READ_SLOTS_DEFAULT, READ_SLOTS_MAX);
   }
 
   private traceDamage(row: {
@@ -427,6 +418,8 @@ export class StoreEngine {
       checkpoints: checkpointer?.count ?? 0,
       segmentsCleaned: live?.cleaner.segmentsCleaned ?? 0,
       syncs: writer?.syncCount ?? 0,
+      indexBytes: state?.pool.usedBytes ?? 0,
+      indexMisses: live?.cache.misses ?? 0,
       scrub: live?.scrubber?.stats() ?? null,
     };
   }

@@ -52,6 +52,11 @@ export class IndexArena {
     return (slot & (SLAB_PAGES - 1)) * PAGE_WORDS;
   }
 
+  /** All slots there ever were have numbers below this one. */
+  get slotEnd(): number {
+    return this.next;
+  }
+
   /** Slots in use. */
   get slotCount(): number {
     return this.next - this.free.length;

@@ -9,6 +9,9 @@ import type { PageTable } from "./page_table.ts";
 
 export const NO_PAGE = -1;
 
+/** What a node takes in memory, about: three arrays and their heads. */
+export const NODE_MEMORY_BYTES = NODE_REGIONS * 16 + 512;
+
 export class IndexNode {
   readonly volume: VolumeId;
   readonly number: number;

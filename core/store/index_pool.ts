@@ -20,18 +20,21 @@
  *     neighbours to know whether it was the last.
  */
 import { assert } from "../base/assert.ts";
-import { REGION_BLOCKS } from "../base/units.ts";
-import { NODE_REGIONS, PAGE_WORDS } from "../format/checkpoint.ts";
+import { REGION_BLOCKS, type VolumeId } from "../base/units.ts";
+import { NODE_REGIONS, PAGE_BYTES, PAGE_WORDS } from "../format/checkpoint.ts";
 import { Graveyard } from "./graveyard.ts";
 import { IndexArena } from "./index_arena.ts";
-import { type IndexNode, NO_PAGE } from "./index_node.ts";
+import { IndexNode, NO_PAGE, NODE_MEMORY_BYTES } from "./index_node.ts";
 import { NO_SLOT, PageTable } from "./page_table.ts";
 import type { SegmentTable } from "./segment_table.ts";
+import { SLOTS_MIN, SlotClock } from "./slot_clock.ts";
 
 /** Place of a block that never had data or was trimmed. */
 export const HOLE_PLACE = 0;
 /** Place of a block whose index page rotted: there may be data, nobody knows where. */
 export const LOST_PLACE = 1;
+/** Answer for a block whose page is not in memory. */
+export const ABSENT_PLACE = -1;
 
 /** Places in the log that a coming checkpoint makes superfluous. */
 export class RetiredPlaces {
@@ -48,6 +51,7 @@ export class RetiredPlaces {
 export class IndexPool {
   readonly pages = new PageTable();
   readonly arena = new IndexArena();
+  readonly clock = new SlotClock(this.pages, this.arena);
   readonly segments: SegmentTable;
   readonly graveyard = new Graveyard();
   /** A checkpoint holds nodes. */
@@ -56,17 +60,42 @@ export class IndexPool {
   isInexact = false;
   private dirtyNodes: IndexNode[] = [];
   private retired = new RetiredPlaces();
+  private readonly memoryBytes: number;
+  private nodeCount = 0;
 
-  constructor(segments: SegmentTable) {
+  /** `memoryBytes`: what pages, nodes and what is known of them may take. */
+  constructor(segments: SegmentTable, memoryBytes: number) {
     this.segments = segments;
+    this.memoryBytes = memoryBytes;
+    this.noteNodes(0);
+  }
+
+  /** So many nodes came (or went): what they take is not there for pages. */
+  private noteNodes(count: number): void {
+    this.nodeCount += count;
+    const fixedBytes = this.nodeCount * NODE_MEMORY_BYTES + this.pages.memoryBytes;
+    const slots = Math.floor((this.memoryBytes - fixedBytes) / PAGE_BYTES);
+    this.clock.limit = Math.max(SLOTS_MIN, slots);
+  }
+
+  /** Memory in use, bytes. */
+  get usedBytes(): number {
+    const pageBytes = this.arena.slotCount * PAGE_BYTES;
+    return pageBytes + this.nodeCount * NODE_MEMORY_BYTES + this.pages.memoryBytes;
+  }
+
+  /** A node for one holder: empty, or a copy that holds the pages of `from`, too. */
+  createNode(volume: VolumeId, number: number, from: IndexNode | null): IndexNode {
+    const node = new IndexNode(volume, number, from);
+    if (from !== null) this.holdPages(node);
+    this.noteNodes(1);
+    return node;
   }
 
   /** A page of holes, in memory. */
   createPage(): number {
     const page = this.pages.create();
-    const slot = this.arena.allocate();
-    this.arena.clear(slot);
-    this.pages.slots[page] = slot;
+    this.arena.clear(this.clock.take(page));
     this.pages.markDirty(page);
     return page;
   }
@@ -75,9 +104,9 @@ export class IndexPool {
   clonePage(from: number): number {
     const { pages, arena } = this;
     const page = pages.create();
-    const slot = arena.allocate();
+    this.clock.guard(from);
+    const slot = this.clock.take(page);
     arena.copy(pages.slots[from]!, slot);
-    pages.slots[page] = slot;
     pages.counts[page] = pages.counts[from]!;
     pages.losts[page] = pages.losts[from]!;
     pages.markDirty(page);
@@ -90,9 +119,7 @@ export class IndexPool {
     const { pages } = this;
     pages.refs[page] = pages.refs[page]! - 1;
     if (pages.refs[page] !== 0) return;
-    const slot = pages.slots[page]!;
-    if (slot !== NO_SLOT) this.arena.release(slot);
-    pages.slots[page] = NO_SLOT;
+    this.clock.release(page);
     pages.markClean(page);
     this.retired.push(pages.places[page]!, pages.units[page]! * 16);
     pages.forget(page);
@@ -125,12 +152,11 @@ export class IndexPool {
    */
   losePage(page: number, blocks: number): void {
     const { pages, arena } = this;
-    const slot = pages.slots[page] === NO_SLOT ? arena.allocate() : pages.slots[page]!;
+    const slot = pages.slots[page] === NO_SLOT ? this.clock.take(page) : pages.slots[page]!;
     arena.clear(slot);
     const base = arena.base(slot);
     const words = arena.slab(slot);
     for (let block = 0; block < blocks; block += 1) words[base + block * 2] = LOST_PLACE;
-    pages.slots[page] = slot;
     pages.counts[page] = blocks;
     pages.losts[page] = blocks;
     pages.markDirty(page);
@@ -139,9 +165,8 @@ export class IndexPool {
 
   /** The stored version of a page that is not in memory was read: these are its words. */
   adoptPage(page: number, words: Uint32Array): void {
-    const slot = this.arena.allocate();
+    const slot = this.clock.take(page);
     this.arena.slab(slot).set(words, this.arena.base(slot));
-    this.pages.slots[page] = slot;
   }
 
   /** The words of a page in memory. */
@@ -149,6 +174,10 @@ export class IndexPool {
     const slot = this.pages.slots[page]!;
     const base = this.arena.base(slot);
     return this.arena.slab(slot).subarray(base, base + PAGE_WORDS);
+  }
+
+  isThere(page: number): boolean {
+    return page === NO_PAGE || this.pages.slots[page] !== NO_SLOT;
   }
 
   /** Place of a block (0 to 511) of a page in memory. */
@@ -190,8 +219,7 @@ export class IndexPool {
     this.dirtyNodes.push(node);
   }
 
-  /** A second holder of all the node's pages, for a copy of it. */
-  holdPages(node: IndexNode): void {
+  private holdPages(node: IndexNode): void {
     const { refs } = this.pages;
     for (let region = 0; region < NODE_REGIONS; region += 1) {
       const page = node.pages[region]!;
@@ -209,6 +237,7 @@ export class IndexPool {
       if (page !== NO_PAGE) this.dropPage(page);
     }
     this.retired.push(node.place, node.bytes);
+    this.noteNodes(-1);
   }
 
   /** What a complete next checkpoint makes superfluous: the caller's from now on. */
@@ -226,6 +255,7 @@ export class IndexPool {
   /** The nodes to write, each held for the caller; what changes from now on is for the next. */
   freeze(): IndexNode[] {
     assert(!this.isFrozen, "index: frozen twice");
+    this.noteNodes(0);
     this.isFrozen = true;
     const nodes: IndexNode[] = [];
     for (const node of this.dirtyNodes) {

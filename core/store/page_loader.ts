@@ -9,6 +9,7 @@ import { decodePage, type PageCounts } from "./page_codec.ts";
 import { NO_SLOT } from "./page_table.ts";
 import type { StoreState } from "./state.ts";
 import type { Task } from "./task.ts";
+import type { VolumeIndex } from "./volume_index.ts";
 
 /** Pages closer to each other than this are read at once. */
 const GAP_PLACES_MAX = (16 * 1024) / PLACE_UNIT;
@@ -38,8 +39,7 @@ export class PageLoader {
   /** All pages that are not in memory, in the order in which they lie. */
   *loadAll(): Task<void> {
     const { pages } = this.state.pool;
-    const absent = this.all().filter(({ page }) => pages.slots[page] === NO_SLOT);
-    absent.sort((left, right) => pages.places[left.page]! - pages.places[right.page]!);
+    const absent = this.inOrder(this.all().filter(({ page }) => pages.slots[page] === NO_SLOT));
     for (let index = 0; index < absent.length; index += 1) {
       const each = absent[index]!;
       yield* this.load(each.page, each.volume, each.region, this.aheadOf(absent, index));
@@ -78,13 +78,8 @@ export class PageLoader {
     const { pool } = this.state;
     const isWhole = yield* this.read(page, volume, region, ahead);
     if (pool.pages.slots[page] !== NO_SLOT) return;
-    if (isWhole) {
-      pool.adoptPage(page, this.words);
-      return;
-    }
-    const segment = this.state.geometry.segmentOf(pool.pages.places[page]!);
-    const blocks = this.state.losePage(page, volume, region);
-    this.lost(volume, region * REGION_BLOCKS, blocks, segment);
+    if (isWhole) pool.adoptPage(page, this.words);
+    else this.lose({ page, volume, region });
   }
 
   /** Reads a page's stored version into `words`; false if it does not verify. */
@@ -101,16 +96,48 @@ export class PageLoader {
     return counts.entries === pages.counts[page] && counts.losts === pages.losts[page];
   }
 
+  /** Brings the pages of both ends of a range into memory, as applying a record to it needs. */
+  *ready(version: VolumeIndex, lba: number, blockCount: number): Task<void> {
+    yield* this.readyAt(version, lba);
+    if (blockCount > 1) yield* this.readyAt(version, lba + blockCount - 1);
+  }
+
+  *readyAt(version: VolumeIndex, lba: number): Task<void> {
+    const { pool } = this.state;
+    const page = version.pageOf(lba);
+    if (page === NO_PAGE) return;
+    pool.clock.guard(page);
+    if (pool.isThere(page)) return;
+    yield* this.load(page, version.id, Math.floor(lba / REGION_BLOCKS), 0);
+  }
+
   /** Counts what is live anew, from all pages: after damage the stored counts are too high. */
-  recount(): void {
+  *recount(): Task<void> {
     const { segments, pool } = this.state;
     segments.forgetBlocks();
-    for (const { page } of this.all()) {
-      for (let block = 0; block < REGION_BLOCKS; block += 1) {
-        const place = pool.placeIn(page, block);
+    for (const each of this.inOrder(this.all())) {
+      if (!pool.isThere(each.page)) {
+        const isWhole = yield* this.read(each.page, each.volume, each.region, 0);
+        if (!isWhole) this.lose(each);
+      }
+      const words = pool.isThere(each.page) ? pool.pageWords(each.page) : this.words;
+      for (let word = 0; word < PAGE_WORDS; word += 2) {
+        const place = words[word]! + (words[word + 1]! & 0xffff) * 4294967296;
         if (place > LOST_PLACE) segments.addBlock(place);
       }
     }
     pool.isInexact = false;
+  }
+
+  private inOrder(stored: Stored[]): Stored[] {
+    const { places } = this.state.pool.pages;
+    return stored.sort((left, right) => places[left.page]! - places[right.page]!);
+  }
+
+  private lose({ page, volume, region }: Stored): void {
+    const { pool, geometry } = this.state;
+    const segment = geometry.segmentOf(pool.pages.places[page]!);
+    const blocks = this.state.losePage(page, volume, region);
+    this.lost(volume, region * REGION_BLOCKS, blocks, segment);
   }
 }

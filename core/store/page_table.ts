@@ -11,6 +11,8 @@ import { assert } from "../base/assert.ts";
 export const NO_SLOT = -1;
 
 const PAGES_MIN = 1024;
+/** The sum of one element of each array. */
+const BYTES_PER_PAGE = 4 + 8 + 2 + 2 + 2 + 4 + 1 + 1;
 
 export class PageTable {
   /** Slot of the arena, or NO_SLOT. */
@@ -26,6 +28,8 @@ export class PageTable {
   refs = new Uint32Array(PAGES_MIN);
   /** 1: differs from its stored version. */
   dirty = new Uint8Array(PAGES_MIN);
+  /** 1: used since the clock's hand came by last. */
+  used = new Uint8Array(PAGES_MIN);
   /** Pages that are dirty. */
   dirtyCount = 0;
   private readonly free: number[] = [];
@@ -65,6 +69,11 @@ export class PageTable {
     this.dirtyCount -= 1;
   }
 
+  /** Memory that all this takes, bytes. */
+  get memoryBytes(): number {
+    return this.slots.length * BYTES_PER_PAGE;
+  }
+
   private grow(): void {
     const length = this.slots.length * 2;
     const slots = new Int32Array(length).fill(NO_SLOT);
@@ -76,6 +85,7 @@ export class PageTable {
     this.losts = copyInto(new Uint16Array(length), this.losts);
     this.refs = copyInto(new Uint32Array(length), this.refs);
     this.dirty = copyInto(new Uint8Array(length), this.dirty);
+    this.used = copyInto(new Uint8Array(length), this.used);
   }
 }
 

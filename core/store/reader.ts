@@ -1,7 +1,8 @@
 /**
  * Reads: index, then memory, the page cache, or the disk; every block is verified on its way.
  *
- *   read -> run of blocks that lie one behind the other -> in a log buffer?  copy
+ *   read -> page of the index not in memory?  wait for it, then:
+ *        -> run of blocks that lie one behind the other -> in a log buffer?  copy
  *                                                       -> in the page cache?  straight to `out`
  *                                                       -> else a slot, disk.read, later copy
  *
@@ -18,16 +19,27 @@
  *  3. Slots and waiting runs are bounded; past the bound a read fails rather than grows.
  */
 import { OUTCOME, type Outcome } from "../base/outcome.ts";
-import { type Disk, READ_PAIRS_MAX, type ReadPairs } from "../base/ports.ts";
+import { type Disk, READ_PAIRS_MAX } from "../base/ports.ts";
 import type { Rules } from "../base/rules.ts";
-import { BLOCK_BYTES, roundUp, type VolumeId } from "../base/units.ts";
+import { BLOCK_BYTES, REGION_BLOCKS, roundUp, type VolumeId } from "../base/units.ts";
 import { viewOf } from "../format/layout.ts";
 import { ENTRY, STORED_BLOCK_BYTES, verifyPair } from "../format/record.ts";
 import { PLACE_UNIT } from "../format/segment.ts";
 import { STORED_BLOCK_PLACES } from "./apply.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
-import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
+import { ABSENT_PLACE, HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
 import type { LogWriter } from "./log_writer.ts";
+import type { PageCache } from "./page_cache.ts";
+import {
+  ANY_CHECK,
+  copyBlock,
+  type Part,
+  type Parted,
+  type ReadJob,
+  type Run,
+  type Slot,
+  whyBad,
+} from "./read_run.ts";
 import type { StoreState } from "./state.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
@@ -38,37 +50,6 @@ const SLOT_BYTES = 34 * 4096;
 const NO_BYTES = new Uint8Array(0);
 /** Runs that may wait for a slot; the host's own bounds on requests keep far below it. */
 const WAITING_RUNS_MAX = 1 << 17;
-
-interface ReadJob {
-  token: number;
-  volume: VolumeIndex;
-  out: Uint8Array;
-  /** Runs not finished. */
-  pending: number;
-  failed: boolean;
-}
-
-interface Run {
-  job: ReadJob;
-  lba: number;
-  count: number;
-  place: number;
-  outAt: number;
-}
-
-/** Entries that were read apart from their blocks, and blocks in place. */
-interface Parted extends ReadPairs {
-  readonly view: DataView;
-}
-
-interface Slot {
-  readonly buffer: Uint8Array;
-  readonly view: DataView;
-  run: Run | null;
-  /** Position of the first entry in the buffer. */
-  at: number;
-  length: number;
-}
 
 /** What the reader finds out and its owner passes on when it handles an event. */
 export interface ReadEvents {
@@ -81,6 +62,7 @@ export class StoreReader {
   private readonly ops: DiskOps;
   private readonly state: StoreState;
   private readonly writer: LogWriter;
+  private readonly cache: PageCache;
   private readonly rules: Rules;
   private readonly events: ReadEvents;
   private readonly slots: Slot[];
@@ -88,6 +70,9 @@ export class StoreReader {
   private readonly parted: Parted;
   private readonly waiting: Run[] = [];
   private firstWaiting = 0;
+  /** By the page they wait for. */
+  private readonly parts = new Map<number, Part[]>();
+  private partCount = 0;
   /** Jobs that ended inside `read`, and what was bad there: told at the next event. */
   private readonly ended: ReadJob[] = [];
   private readonly bad: { volume: VolumeId; lba: number; why: string }[] = [];
@@ -98,6 +83,7 @@ export class StoreReader {
     ops: DiskOps,
     state: StoreState,
     writer: LogWriter,
+    cache: PageCache,
     rules: Rules,
     events: ReadEvents,
     buffers: readonly Uint8Array[],
@@ -106,6 +92,7 @@ export class StoreReader {
     this.ops = ops;
     this.state = state;
     this.writer = writer;
+    this.cache = cache;
     this.rules = rules;
     this.events = events;
     this.sector = disk.sectorBytes;
@@ -145,12 +132,36 @@ export class StoreReader {
     out: Uint8Array,
     outAt: number,
   ): Outcome {
-    let job: ReadJob | null = null;
+    const job = this.readBlocks(null, token, volume, lba, count, out, outAt);
+    if (job === null) return OUTCOME.ok;
+    if (job.pending === 0) this.ended.push(job);
+    return OUTCOME.pending;
+  }
+
+  /** Reads what can be read at once and begins the rest; returns the job if any. */
+  private readBlocks(
+    owner: ReadJob | null,
+    token: number,
+    volume: VolumeIndex,
+    lba: number,
+    count: number,
+    out: Uint8Array,
+    outAt: number,
+  ): ReadJob | null {
+    let job = owner;
     let index = 0;
     while (index < count) {
       const at = lba + index;
       const place = volume.placeAt(at);
       const target = outAt + index * BLOCK_BYTES;
+      if (place === ABSENT_PLACE) {
+        if (this.cache.bring(volume, at)) continue;
+        const rest = Math.min(count - index, REGION_BLOCKS - (at % REGION_BLOCKS));
+        job ??= { token, volume, out, pending: 0, failed: false };
+        this.awaitPage({ job, lba: at, count: rest, outAt: target });
+        index += rest;
+        continue;
+      }
       if (place === HOLE_PLACE) {
         out.fill(0, target, target + BLOCK_BYTES);
         index += 1;
@@ -167,7 +178,8 @@ export class StoreReader {
         const entryAt = place * PLACE_UNIT - batch.diskOffset;
         const { buffer, view } = batch;
         const blockAt = entryAt + ENTRY.sizeBytes;
-        if (this.isGood(volume, at, place, buffer, view, entryAt, buffer, blockAt)) {
+        const check = volume.checkAt(at);
+        if (this.isGood(volume, at, check, buffer, view, entryAt, buffer, blockAt)) {
           copyBlock(buffer, blockAt, out, target);
         } else {
           job ??= { token, volume, out, pending: 0, failed: false };
@@ -179,7 +191,7 @@ export class StoreReader {
       const run = this.runLength(volume, at, place, Math.min(count - index, READ_PAIRS_MAX));
       const cached = this.readCached(place, run, out, target);
       for (let block = 0; block < cached; block += 1) {
-        const why = this.whyCachedIsBad(volume, at, place, block);
+        const why = this.whyCachedIsBad(volume, at, block);
         if (why === null) continue;
         job ??= { token, volume, out, pending: 0, failed: false };
         this.noteBad(job, at + block, why);
@@ -194,13 +206,39 @@ export class StoreReader {
         lba: at + cached,
         count: rest,
         place: place + cached * STORED_BLOCK_PLACES,
+        checks: volume.checksOf(at + cached, rest),
         outAt: outAt + index * BLOCK_BYTES,
       });
       index += rest;
     }
-    if (job === null) return OUTCOME.ok;
-    if (job.pending === 0) this.ended.push(job);
-    return OUTCOME.pending;
+    return job;
+  }
+
+  private awaitPage(part: Part): void {
+    if (this.partCount >= WAITING_RUNS_MAX) {
+      part.job.failed = true;
+      return;
+    }
+    const page = part.job.volume.pageOf(part.lba);
+    const others = this.parts.get(page);
+    if (others === undefined) this.parts.set(page, [part]);
+    else others.push(part);
+    part.job.pending += 1;
+    this.partCount += 1;
+  }
+
+  /** A page came into memory, or what was wanted of it lies elsewhere now. */
+  pageCame(page: number): void {
+    const parts = this.parts.get(page);
+    if (parts === undefined) return;
+    this.parts.delete(page);
+    for (const { job, lba, count, outAt } of parts) {
+      this.partCount -= 1;
+      this.readBlocks(job, job.token, job.volume, lba, count, job.out, outAt);
+      job.pending -= 1;
+      // What was bad is told first: both by the next flush.
+      if (job.pending === 0) this.ended.push(job);
+    }
   }
 
   /** Blocks from `lba` that lie behind each other on disk. */
@@ -226,18 +264,13 @@ export class StoreReader {
   }
 
   /** What is wrong with block `index` of the run that `readCached` read; null if nothing is. */
-  private whyCachedIsBad(
-    volume: VolumeIndex,
-    lba: number,
-    place: number,
-    index: number,
-  ): string | null {
+  private whyCachedIsBad(volume: VolumeIndex, lba: number, index: number): string | null {
     const { heads, view, bodies, bodiesAt } = this.parted;
     const entryAt = index * ENTRY.sizeBytes;
     const blockAt = bodiesAt + index * BLOCK_BYTES;
     const at = lba + index;
-    const itsPlace = place + index * STORED_BLOCK_PLACES;
-    if (this.isGood(volume, at, itsPlace, heads, view, entryAt, bodies, blockAt)) return null;
+    const check = volume.checkAt(at);
+    if (this.isGood(volume, at, check, heads, view, entryAt, bodies, blockAt)) return null;
     return whyBad(volume, at, heads, view, entryAt, bodies, blockAt);
   }
 
@@ -302,7 +335,9 @@ export class StoreReader {
       const place = run.place + index * STORED_BLOCK_PLACES;
       const { buffer, view } = slot;
       const blockAt = entryAt + ENTRY.sizeBytes;
-      if (this.isGood(volume, lba, place, buffer, view, entryAt, buffer, blockAt)) {
+      // Overwritten since the read began: the index speaks of another version.
+      const check = this.pointsAt(volume, lba, place) ? run.checks[index]! : ANY_CHECK;
+      if (this.isGood(volume, lba, check, buffer, view, entryAt, buffer, blockAt)) {
         copyBlock(buffer, blockAt, out, run.outAt + index * BLOCK_BYTES);
       } else {
         const why = whyBad(volume, lba, buffer, view, entryAt, buffer, blockAt);
@@ -319,6 +354,7 @@ export class StoreReader {
         lba: run.lba + index,
         count: 1,
         place: run.place + index * STORED_BLOCK_PLACES,
+        checks: run.checks.subarray(index, index + 1),
         outAt: run.outAt + index * BLOCK_BYTES,
       });
     }
@@ -327,7 +363,13 @@ export class StoreReader {
   private failBlock(job: ReadJob, lba: number, place: number, why: string): void {
     job.failed = true;
     // Overwritten meanwhile: nothing is left to heal, but this read has no answer.
-    if (job.volume.placeAt(lba) === place) this.events.badBlock(job.volume.id, lba, why);
+    if (this.pointsAt(job.volume, lba, place)) this.events.badBlock(job.volume.id, lba, why);
+  }
+
+  /** False if the block is known to lie elsewhere by now. */
+  private pointsAt(volume: VolumeIndex, lba: number, place: number): boolean {
+    const now = volume.placeAt(lba);
+    return now === place || now === ABSENT_PLACE;
   }
 
   private startWaiting(): void {
@@ -368,6 +410,9 @@ export class StoreReader {
     const jobs = new Set<ReadJob>();
     for (const slot of this.slots) if (slot.run !== null) jobs.add(slot.run.job);
     for (const run of this.waiting.slice(this.firstWaiting)) jobs.add(run.job);
+    for (const parts of this.parts.values()) for (const { job } of parts) jobs.add(job);
+    this.parts.clear();
+    this.partCount = 0;
     for (const job of this.ended.splice(0)) jobs.add(job);
     for (const slot of this.slots) slot.run = null;
     this.waiting.length = 0;
@@ -381,10 +426,11 @@ export class StoreReader {
     this.bad.push({ volume: job.volume.id, lba, why });
   }
 
+  /** `check`: the index's bits of the block, or ANY_CHECK. */
   private isGood(
     volume: VolumeIndex,
     lba: number,
-    place: number,
+    check: number,
     entries: Uint8Array,
     view: DataView,
     entryAt: number,
@@ -393,33 +439,6 @@ export class StoreReader {
   ): boolean {
     if (!this.rules.verifyReads) return true;
     if (!verifyPair(entries, view, entryAt, blocks, blockAt, volume.id, lba)) return false;
-    // Overwritten since the read began: the index speaks of another version.
-    if (volume.placeAt(lba) !== place) return true;
-    return (ENTRY.check.get(view, entryAt) & 0xffff) === volume.checkAt(lba);
+    return check === ANY_CHECK || (ENTRY.check.get(view, entryAt) & 0xffff) === check;
   }
-}
-
-/** Names what `isGood` refused. */
-function whyBad(
-  volume: VolumeIndex,
-  lba: number,
-  entries: Uint8Array,
-  view: DataView,
-  entryAt: number,
-  blocks: Uint8Array,
-  blockAt: number,
-): string {
-  if (verifyPair(entries, view, entryAt, blocks, blockAt, volume.id, lba)) {
-    return "an older version lies there (lost write)";
-  }
-  const foundVolume = ENTRY.volume.get(view, entryAt);
-  const foundLba = ENTRY.lba.get(view, entryAt);
-  if (verifyPair(entries, view, entryAt, blocks, blockAt, foundVolume, foundLba)) {
-    return "another block lies there (misdirected or lost write)";
-  }
-  return "its checksum does not match";
-}
-
-function copyBlock(buffer: Uint8Array, blockAt: number, out: Uint8Array, outAt: number): void {
-  out.set(buffer.subarray(blockAt, blockAt + BLOCK_BYTES), outAt);
 }

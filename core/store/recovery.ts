@@ -19,7 +19,7 @@ import {
 } from "../format/superblock.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import { CheckpointLoader } from "./checkpoint_loader.ts";
-import type { StoreIdentity, StoreOptions } from "./contract.ts";
+import { INDEX_BYTES_DEFAULT, type StoreIdentity, type StoreOptions } from "./contract.ts";
 import { Damage } from "./damage.ts";
 import type { DiskOps } from "./disk_ops.ts";
 import {
@@ -106,7 +106,7 @@ export class Recovery {
       return refuse("io", "the file system below the store is full");
     }
     if (!(yield* this.wipe())) return refuse("io", "the disk cannot write the superblocks");
-    const state = new StoreState(new Geometry(segmentBytes, segmentCount));
+    const state = this.makeState(segmentBytes, segmentCount);
     for (const volume of this.options.volumes) state.addVolume(volume);
     state.segments.isThin = this.disk.isThin === true;
     state.segments.settleStates();
@@ -134,6 +134,11 @@ export class Recovery {
     return yield* this.begin(state, superblock, new Damage(), 0, null, true);
   }
 
+  private makeState(segmentBytes: number, segmentCount: number): StoreState {
+    const indexBytes = this.options.indexBytes ?? INDEX_BYTES_DEFAULT;
+    return new StoreState(new Geometry(segmentBytes, segmentCount), indexBytes);
+  }
+
   /** Old superblocks must not outlive the store they speak of. */
   private *wipe(): Task<boolean> {
     this.small.fill(0);
@@ -151,7 +156,7 @@ export class Recovery {
     const refused = judgeSuperblock(found.value, this.disk.sizeBytes, expected);
     if (refused !== null) return refused;
     const damage = new Damage();
-    const state = new StoreState(new Geometry(found.value.segmentBytes, found.value.segmentCount));
+    const state = this.makeState(found.value.segmentBytes, found.value.segmentCount);
     const buffer = this.disk.allocate(LOAD_BUFFER_BYTES);
     const reader = new ItemReader(this.io, state.geometry, buffer);
     const loader = new CheckpointLoader(state, damage, reader);
@@ -161,8 +166,9 @@ export class Recovery {
     const pages = new PageLoader(state, reader, (volume, lba, count, segment) =>
       damage.add("page", volume, lba, count, segment, "does not verify"),
     );
-    yield* pages.loadAll();
-    if (state.pool.isInexact || this.options.recount === true) pages.recount();
+    const recounts = this.options.recount === true;
+    if (recounts) yield* pages.loadAll();
+    if (state.pool.isInexact || recounts) yield* pages.recount();
     const shrunk = this.adoptVolumes(state);
     if (shrunk !== null) return shrunk;
     // The number of this attempt is durable before anything is written under it.
@@ -175,7 +181,7 @@ export class Recovery {
     if (!(yield* writeSuperblock(this.io, this.small, attempt))) {
       return refuse("io", "the disk cannot write the superblocks");
     }
-    const forward = yield* this.rollForward(state, attempt, damage);
+    const forward = yield* this.rollForward(state, attempt, damage, pages);
     // What was rolled forward may be in the operating system's memory only, after a killed process.
     if ((yield* this.io.sync()) !== 0) return refuse("io", "the disk cannot sync");
     if (state.segments.isMiscounted) return refuse("damaged", MISCOUNTED);
@@ -190,10 +196,11 @@ export class Recovery {
     state: StoreState,
     superblock: Superblock,
     damage: Damage,
+    pages: PageLoader,
   ): Task<RollForward> {
     const bytes = windowBytes(superblock.segmentBytes);
     const windows = [this.disk.allocate(bytes), this.disk.allocate(bytes)] as const;
-    const forward = new RollForward(this.io, state, superblock, damage, windows);
+    const forward = new RollForward(this.io, state, superblock, damage, pages, windows);
     yield* forward.run();
     return forward;
   }

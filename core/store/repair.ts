@@ -105,6 +105,7 @@ export class StoreRepair implements StoreSink {
       segmentBytes: SEGMENT_BYTES_MIN,
       volumes: [],
       diskTimeoutMs: this.options.diskTimeoutMs,
+      indexBytes: Number.POSITIVE_INFINITY,
       recount: true,
     };
     this.store = new Store(options, this.disk, this, this.trace, this.rules);

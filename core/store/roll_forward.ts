@@ -39,6 +39,7 @@ import { applyBlocks, applyMove, applyRecord, isApplicable } from "./apply.ts";
 import type { Damage } from "./damage.ts";
 import { LOST_PLACE } from "./index_pool.ts";
 import { LogCursor } from "./log_cursor.ts";
+import type { PageLoader } from "./page_loader.ts";
 import type { StoreState } from "./state.ts";
 import type { Task, TaskIo } from "./task.ts";
 
@@ -54,6 +55,7 @@ export class RollForward {
   private readonly state: StoreState;
   private readonly superblock: Superblock;
   private readonly damage: Damage;
+  private readonly pages: PageLoader;
   private readonly windows: readonly [Uint8Array, Uint8Array];
   private readonly record = new RecordHeader();
   private readonly item = new ItemHeader();
@@ -63,12 +65,14 @@ export class RollForward {
     state: StoreState,
     superblock: Superblock,
     damage: Damage,
+    pages: PageLoader,
     windows: readonly [Uint8Array, Uint8Array],
   ) {
     this.io = io;
     this.state = state;
     this.superblock = superblock;
     this.damage = damage;
+    this.pages = pages;
     this.windows = windows;
     this.highestSeq = superblock.cutSeq;
   }
@@ -83,7 +87,7 @@ export class RollForward {
         alive[0] && (!alive[1] || cursors[0].header.seq < cursors[1].header.seq) ? 0 : 1;
       const cursor = cursors[isHot];
       if (cursor.isAfterGap) yield* this.salvageGap(cursor, ends[isHot]);
-      this.applyBatch(cursor);
+      yield* this.applyBatch(cursor);
       this.batchCount += 1;
       alive[isHot] = yield* advance(cursor, ends[isHot]);
     }
@@ -136,7 +140,7 @@ export class RollForward {
     return last;
   }
 
-  private applyBatch(cursor: LogCursor): void {
+  private *applyBatch(cursor: LogCursor): Task<void> {
     const { header } = cursor;
     const end = cursor.at + header.lengthBytes - header.itemCount * DIRECTORY_ENTRY_BYTES;
     const directory = cursor.isWhole || this.directoryIsWhole(cursor) ? end : -1;
@@ -145,7 +149,7 @@ export class RollForward {
     }
     let at = cursor.at + BATCH_HEADER_BYTES;
     for (let number = 0; number < header.itemCount; number += 1) {
-      const length = this.applyItem(cursor, at, end, cursor.isWhole);
+      const length = yield* this.applyItem(cursor, at, end, cursor.isWhole);
       if (length > 0) {
         at += length;
         continue;
@@ -155,7 +159,12 @@ export class RollForward {
         this.damage.lostRecords += header.itemCount - number;
         return;
       }
-      at += this.applyFromDirectory(cursor, directory + number * DIRECTORY_ENTRY_BYTES, at, end);
+      at += yield* this.applyFromDirectory(
+        cursor,
+        directory + number * DIRECTORY_ENTRY_BYTES,
+        at,
+        end,
+      );
     }
   }
 
@@ -166,13 +175,13 @@ export class RollForward {
   }
 
   /** Applies the item at `at`; its length, or 0 if its header does not verify. */
-  private applyItem(cursor: LogCursor, at: number, end: number, isWhole: boolean): number {
+  private *applyItem(cursor: LogCursor, at: number, end: number, isWhole: boolean): Task<number> {
     const { buffer, view } = cursor;
     if (at + ITEM_HEADER_BYTES > end) return 0;
     if (decodeItemHeader(buffer, view, at, this.item)) {
       const length = ITEM_HEADER_BYTES + this.item.bodyBytes;
       if (at + length > end) return 0;
-      if (this.item.kind === ITEM_KIND.move) this.applyMoves(cursor, at, isWhole);
+      if (this.item.kind === ITEM_KIND.move) yield* this.applyMoves(cursor, at, isWhole);
       return length;
     }
     if (at + RECORD_HEADER_BYTES > end) return 0;
@@ -180,11 +189,11 @@ export class RollForward {
     if (!decodeRecordHeader(buffer, view, at, record)) return 0;
     const length = RECORD_HEADER_BYTES + record.bodyBytes;
     if (at + length > end) return 0;
-    this.applyOne(cursor, at, length, isWhole);
+    yield* this.applyOne(cursor, at, length, isWhole);
     return length;
   }
 
-  private applyOne(cursor: LogCursor, at: number, length: number, isWhole: boolean): void {
+  private *applyOne(cursor: LogCursor, at: number, length: number, isWhole: boolean): Task<void> {
     const { record, state } = this;
     const { buffer, view } = cursor;
     if (!isApplicable(state, record)) {
@@ -208,6 +217,11 @@ export class RollForward {
     if (!isWhole && hasBlocks(record.type)) {
       this.checkBlocks(cursor, at + RECORD_HEADER_BYTES, record.volume, record.lba, length);
     }
+    const volume = state.volume(record.volume);
+    const isOfBlocks = record.type !== RECORD_TYPE.meta && record.type !== RECORD_TYPE.mark;
+    if (isOfBlocks && volume !== undefined) {
+      yield* this.pages.ready(volume, record.lba, record.blockCount);
+    }
     applyRecord(state, record, buffer, view, at, cursor.placeAt(at));
   }
 
@@ -227,7 +241,7 @@ export class RollForward {
     }
   }
 
-  private applyMoves(cursor: LogCursor, at: number, isWhole: boolean): void {
+  private *applyMoves(cursor: LogCursor, at: number, isWhole: boolean): Task<void> {
     const { view, buffer } = cursor;
     const { item } = this;
     const count = item.number;
@@ -243,6 +257,9 @@ export class RollForward {
         this.damage.add("block", 0, 0, 1, cursor.segment, "a moved block does not verify");
       } else if (source > LOST_PLACE) {
         const check = ENTRY.check.get(view, entryAt);
+        for (const version of this.state.versionsOf(volume)) {
+          yield* this.pages.readyAt(version, lba);
+        }
         applyMove(this.state, volume, lba, source, cursor.placeAt(entryAt), check);
       }
       entryAt += STORED_BLOCK_BYTES;
@@ -251,7 +268,12 @@ export class RollForward {
   }
 
   /** The item at `at` has no header any more; the directory says what it was. Its length. */
-  private applyFromDirectory(cursor: LogCursor, entryAt: number, at: number, end: number): number {
+  private *applyFromDirectory(
+    cursor: LogCursor,
+    entryAt: number,
+    at: number,
+    end: number,
+  ): Task<number> {
     const { view } = cursor;
     const type = DIRECTORY.type.get(view, entryAt);
     const volumeId = DIRECTORY.volume.get(view, entryAt);
@@ -268,6 +290,7 @@ export class RollForward {
     const length = RECORD_HEADER_BYTES + (hasBlocks(type) ? count * STORED_BLOCK_BYTES : 0);
     const volume = this.state.volume(volumeId as VolumeId);
     if (count === 0 || volume === undefined || lba + count > volume.blocks) return length;
+    yield* this.pages.ready(volume, lba, count);
     if (hasBlocks(type)) {
       if (at + length > end) return length;
       applyBlocks(volume, lba, count, view, at, cursor.placeAt(at));
@@ -313,7 +336,7 @@ export class RollForward {
       let at = base + BATCH_HEADER_BYTES;
       let count = 0;
       for (;;) {
-        const step = this.applyItem(cursor, at, end, false);
+        const step = yield* this.applyItem(cursor, at, end, false);
         if (step === 0) break;
         at += step;
         count += 1;

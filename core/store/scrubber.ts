@@ -27,9 +27,10 @@ import type { ScrubOptions, ScrubStats, StoreOptions } from "./contract.ts";
 import type { Checkpointer } from "./checkpointer.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
 import type { LogWriter } from "./log_writer.ts";
+import type { PageCache } from "./page_cache.ts";
 import { type ScrubItem, ScrubItems } from "./scrub_items.ts";
 import type { StoreState } from "./state.ts";
-import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
+import { ABSENT_PLACE, HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
 /** Bytes of one read, and of a gap between blocks that is read along. */
@@ -57,6 +58,7 @@ interface ScrubberParts {
   readonly state: StoreState;
   readonly writer: LogWriter;
   readonly checkpointer: Checkpointer;
+  readonly cache: PageCache;
   readonly trace: Trace;
   report(volume: VolumeId, lba: number, why: string): void;
   save(bytes: Uint8Array): void;
@@ -157,7 +159,19 @@ export class Scrubber {
       this.lookMs = nowMs + LOOK_MS;
       return;
     }
-    if (this.findWork()) this.readWindow();
+    if (this.isIndexThere() && this.findWork()) this.readWindow();
+  }
+
+  /** False while the index of the region at hand is on its way into memory. */
+  private isIndexThere(): boolean {
+    if (this.volume === null || this.next >= this.count) return true;
+    return this.bring(this.volume, this.lbas[this.next]!);
+  }
+
+  private bring(volume: VolumeIndex, lba: number): boolean {
+    if (this.parts.cache.bring(volume, lba)) return true;
+    this.lookMs = this.parts.ops.nowMs + 1;
+    return false;
   }
 
   nextDeadlineMs(): number {
@@ -254,6 +268,7 @@ export class Scrubber {
       const region = volume?.nextRegion(at.region) ?? -1;
       if (volume !== undefined && region >= 0) {
         at.region = region;
+        if (!this.bring(volume, region * REGION_BLOCKS)) return false;
         this.saveSometimes();
         this.gather(volume, region);
         this.items.addRegion(volume, region);
@@ -381,6 +396,8 @@ export class Scrubber {
     }
     // A pass that began anew meanwhile has nothing to do with this window.
     if (this.volume === null) return;
+    // Without the index nothing is called bad: read again when it is back.
+    if (this.volume.placeAt(this.lbas[this.next]!) === ABSENT_PLACE) return;
     if (result !== this.windowBytes && this.windowEnd - this.next > 1) {
       // One bad sector must not take its neighbours with it.
       this.singleUntil = this.windowEnd;

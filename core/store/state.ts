@@ -27,10 +27,11 @@ export class StoreState {
   /** The head and the snapshots of each volume, in the order of their making. */
   private readonly versions = new Map<number, VolumeIndex[]>();
 
-  constructor(geometry: Geometry) {
+  /** `indexBytes`: memory for the index. */
+  constructor(geometry: Geometry, indexBytes: number) {
     this.geometry = geometry;
     this.segments = new SegmentTable(geometry);
-    this.pool = new IndexPool(this.segments);
+    this.pool = new IndexPool(this.segments, indexBytes);
   }
 
   addVolume(volume: StoreVolume): VolumeIndex {

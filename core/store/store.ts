@@ -22,7 +22,6 @@ import type { Rules } from "../base/rules.ts";
 import type { Epoch, HostId, Lsn, Point, Seq, VolumeId } from "../base/units.ts";
 import { BLOCK_BYTES, roundUp } from "../base/units.ts";
 import { LIMITS } from "../base/limits.ts";
-import { META_SLOTS } from "../format/checkpoint.ts";
 import { SCRUB_SLOT } from "../format/scrub.ts";
 import {
   encodeEntry,
@@ -43,10 +42,12 @@ import type {
   StoreSink,
   StoreStats,
 } from "./contract.ts";
+import { Documents } from "./documents.ts";
 import { StoreEngine } from "./engine.ts";
+import { tellExtents, type Visit } from "./extents.ts";
 import { ROOM } from "./log_lane.ts";
 import type { Scrubber } from "./scrubber.ts";
-import { LOST_PLACE } from "./index_pool.ts";
+import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
 interface Target {
@@ -63,8 +64,7 @@ export class Store {
   /** End of the last record in the log, in bytes appended since open. Grows; not on disk. */
   lastLsn: Lsn = 0;
   private readonly engine: StoreEngine;
-  private readonly metaDirty = new Uint8Array(META_SLOTS);
-  private metaDirtyCount = 0;
+  private readonly documents = new Documents();
   private readonly header = new RecordHeader();
   /** Where the item being appended goes; one object, so that appends allocate nothing. */
   private readonly target: Target = {
@@ -74,8 +74,9 @@ export class Store {
   };
 
   constructor(options: StoreOptions, disk: Disk, sink: StoreSink, trace: Trace, rules: Rules) {
-    const flush = (): boolean => this.flushMetas();
-    const save = (bytes: Uint8Array): void => this.keepMeta(SCRUB_SLOT, bytes);
+    const append = (slot: number, bytes: Uint8Array): void => this.appendMeta(slot, bytes);
+    const flush = (): boolean => this.documents.flush(this.engine.live, append);
+    const save = (bytes: Uint8Array): void => this.keep(SCRUB_SLOT, bytes);
     this.engine = new StoreEngine(options, disk, sink, trace, rules, flush, save);
   }
 
@@ -146,10 +147,29 @@ export class Store {
     return OUTCOME.pending;
   }
 
-  /** True if every block of the range has data: writing it again needs no room of its own. */
+  /**
+   * To be asked before `admit` and an append of a range: `ok` if the index can take it now;
+   * `pending` while it cannot (its pages are not in memory, or too many wait for a checkpoint),
+   * sink.storeWritable follows.
+   */
+  prepare(volume: VolumeId, lba: number, blockCount: number): Outcome {
+    const { live, phase } = this.engine;
+    if (live === null || phase !== "open") return OUTCOME.io;
+    const index = live.state.volume(volume);
+    if (index === undefined) return OUTCOME.invalid;
+    if (live.state.pool.clock.isTight) return this.later(true);
+    const isFirst = live.cache.bring(index, lba);
+    const isLast = live.cache.bring(index, lba + Math.max(1, blockCount) - 1);
+    return isFirst && isLast ? OUTCOME.ok : this.later(true);
+  }
+
+  /**
+   * True if every block of the range has data: writing it again needs no room of its own. Only
+   * after `prepare`.
+   */
   isAllData(volume: VolumeId, lba: number, blockCount: number): boolean {
     const index = this.index(volume);
-    if (index === undefined || index.placeAt(lba) === 0) return false;
+    if (index === undefined || index.placeAt(lba) <= HOLE_PLACE) return false;
     return index.runLength(lba, blockCount) >= blockCount;
   }
 
@@ -234,16 +254,11 @@ export class Store {
   /** Keeps a document of at most 4 KiB; the newest per slot (0..14) survives restarts. */
   putMeta(slot: number, bytes: Uint8Array): void {
     assert(slot >= 0 && slot < SCRUB_SLOT, "store: meta slot");
-    this.keepMeta(slot, bytes);
+    this.keep(slot, bytes);
   }
 
-  private keepMeta(slot: number, bytes: Uint8Array): void {
-    assert(bytes.length <= LIMITS.metaBytesMax, "store: meta too long");
-    const live = this.engine.live;
-    if (live === null || this.engine.phase !== "open") return;
-    live.state.metas[slot] = bytes.slice();
-    if (this.metaDirty[slot] === 0) this.metaDirtyCount += 1;
-    this.metaDirty[slot] = 1;
+  private keep(slot: number, bytes: Uint8Array): void {
+    if (this.engine.phase === "open") this.documents.keep(this.engine.live, slot, bytes);
   }
 
   /** The newest document of the slot; null if there never was one. */
@@ -251,26 +266,8 @@ export class Store {
     return this.engine.live?.state.metas[slot] ?? null;
   }
 
-  /** Appends the documents that changed; false if the log has no room for one of them now. */
-  private flushMetas(): boolean {
-    if (this.metaDirtyCount === 0) return true;
-    const live = this.engine.live;
-    if (live === null) return false;
-    const { hot } = live.writer;
-    for (let slot = 0; slot < META_SLOTS; slot += 1) {
-      if (this.metaDirty[slot] === 0) continue;
-      const bytes = live.state.metas[slot] as Uint8Array;
-      const padded = roundUp(bytes.length, 16);
-      const length = RECORD_HEADER_BYTES + padded;
-      if (hot.room(length, live.state.geometry.floorSmall) !== ROOM.ok) return false;
-      this.appendMeta(slot, bytes, padded);
-      this.metaDirty[slot] = 0;
-      this.metaDirtyCount -= 1;
-    }
-    return true;
-  }
-
-  private appendMeta(slot: number, bytes: Uint8Array, padded: number): void {
+  private appendMeta(slot: number, bytes: Uint8Array): void {
+    const padded = roundUp(bytes.length, 16);
     const { header } = this;
     header.type = RECORD_TYPE.meta;
     header.lba = slot;
@@ -306,27 +303,30 @@ export class Store {
     return live.reader.read(token, index, lba, blockCount, out, outAt);
   }
 
-  /** Visits the range as runs of data and holes, in order. */
-  extents(
-    volume: VolumeId,
-    lba: number,
-    blockCount: number,
-    visit: (blockCount: number, isData: boolean) => void,
-  ): void {
+  /**
+   * Visits the range as runs of data and holes, in order, as far as its pages of the index are in
+   * memory; returns so many blocks. If not all, the next page is on its way and
+   * sink.storeWritable follows.
+   */
+  extents(volume: VolumeId, lba: number, blockCount: number, visit: Visit): number {
+    const { live } = this.engine;
     const index = this.index(volume);
-    if (index === undefined) return;
-    let at = lba;
-    const end = Math.min(lba + blockCount, index.blocks);
-    while (at < end) {
-      const length = index.runLength(at, end - at);
-      visit(length, index.placeAt(at) !== 0);
-      at += length;
-    }
+    if (live === null || index === undefined) return 0;
+    const told = tellExtents(live.cache, index, lba, blockCount, visit);
+    if (told < blockCount) this.engine.wantsWritable = true;
+    return told;
   }
 
-  /** Where the block lies (0 a hole, 1 lost): compare before and after to see it change. */
+  /**
+   * Where the block lies (0 a hole, 1 lost, below 0 not known until its page of the index is in
+   * memory: ask again later): compare before and after to see it change.
+   */
   placeOf(volume: VolumeId, lba: number): number {
-    return this.index(volume)?.placeAt(lba) ?? 0;
+    const { live } = this.engine;
+    const index = this.index(volume);
+    if (live === null || index === undefined) return HOLE_PLACE;
+    live.cache.bring(index, lba);
+    return index.placeAt(lba);
   }
 
   /**
@@ -337,7 +337,9 @@ export class Store {
     const { live, phase } = this.engine;
     if (live === null || phase !== "open") return OUTCOME.io;
     const index = live.state.volume(volume);
-    if (index === undefined || index.placeAt(lba) !== place || place === 0) return OUTCOME.refused;
+    if (index === undefined || place <= HOLE_PLACE) return OUTCOME.refused;
+    if (this.prepare(volume, lba, 1) !== OUTCOME.ok) return OUTCOME.pending;
+    if (index.placeAt(lba) !== place) return OUTCOME.refused;
     const room = live.writer.hot.room(writeRecordBytes(1), live.state.geometry.floorSmall);
     if (room !== ROOM.ok) return OUTCOME.pending;
     const { header } = this;

@@ -16,6 +16,8 @@ export const WAIT = {
   room: 2,
   /** Everything appended so far, in both lanes, is durable. */
   durable: 3,
+  /** A page of the index on its way (`PageCache.bring`). */
+  page: 4,
 } as const;
 export type Wait = (typeof WAIT)[keyof typeof WAIT];
 export type Task<T> = Generator<Wait, T, void>;

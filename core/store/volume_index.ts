@@ -10,8 +10,8 @@
 import { assert } from "../base/assert.ts";
 import { REGION_BLOCKS, type VolumeId } from "../base/units.ts";
 import { NODE_REGIONS } from "../format/checkpoint.ts";
-import { IndexNode, NO_PAGE } from "./index_node.ts";
-import { HOLE_PLACE, type IndexPool, LOST_PLACE } from "./index_pool.ts";
+import { type IndexNode, NO_PAGE } from "./index_node.ts";
+import { ABSENT_PLACE, HOLE_PLACE, type IndexPool, LOST_PLACE } from "./index_pool.ts";
 
 /** Blocks a node covers. */
 export const NODE_BLOCKS = NODE_REGIONS * REGION_BLOCKS;
@@ -63,16 +63,27 @@ export class VolumeIndex {
     return node.pages[(lba - number * NODE_BLOCKS) >>> 9]!;
   }
 
-  /** Place of a block: HOLE_PLACE, LOST_PLACE, or where its entry lies in 16-byte units. */
+  /**
+   * Place of a block: HOLE_PLACE, LOST_PLACE, ABSENT_PLACE if its page is not in memory, or where
+   * its entry lies in 16-byte units.
+   */
   placeAt(lba: number): number {
     const page = this.pageOf(lba);
-    return page === NO_PAGE ? HOLE_PLACE : this.pool.placeIn(page, lba & 511);
+    if (page === NO_PAGE) return HOLE_PLACE;
+    return this.pool.isThere(page) ? this.pool.placeIn(page, lba & 511) : ABSENT_PLACE;
   }
 
-  /** The 16 check bits of a block; 0 for holes. */
+  /** The 16 check bits of a block whose page is in memory; 0 for holes. */
   checkAt(lba: number): number {
     const page = this.pageOf(lba);
     return page === NO_PAGE ? 0 : this.pool.checkIn(page, lba & 511);
+  }
+
+  /** The check bits of blocks whose pages are in memory. */
+  checksOf(lba: number, count: number): Uint16Array {
+    const checks = new Uint16Array(count);
+    for (let index = 0; index < count; index += 1) checks[index] = this.checkAt(lba + index);
+    return checks;
   }
 
   /** The node of this block says something new: a page of it changed for all its holders. */
@@ -138,7 +149,7 @@ export class VolumeIndex {
   /** Puts a node without pages in the place of one; its pages are given up in the background. */
   private clearNode(node: IndexNode): void {
     this.usedBlocks -= node.usedBlocks(this.pool.pages);
-    const bare = node.hasTags ? new IndexNode(this.id, node.number) : null;
+    const bare = node.hasTags ? this.pool.createNode(this.id, node.number, null) : null;
     if (bare !== null) {
       bare.tagEpochs.set(node.tagEpochs);
       bare.tagPoints.set(node.tagPoints);
@@ -278,20 +289,25 @@ export class VolumeIndex {
     return -1;
   }
 
-  /** Blocks from `lba` on (at most `count`) that are alike: all data or all holes. */
+  /**
+   * Blocks from `lba` on (at most `count`) that are alike, all data or all holes, as far as pages
+   * are in memory; 0 if the first is not.
+   */
   runLength(lba: number, count: number): number {
-    const isData = this.placeAt(lba) !== HOLE_PLACE;
+    const first = this.placeAt(lba);
+    if (first === ABSENT_PLACE) return 0;
     let length = 1;
     while (length < count) {
       const at = lba + length;
-      if (!isData) {
+      if (first === HOLE_PLACE) {
         const skip = this.holeRun(at);
         if (skip > 0) {
           length += skip;
           continue;
         }
       }
-      if ((this.placeAt(at) !== HOLE_PLACE) !== isData) break;
+      const place = this.placeAt(at);
+      if (place === ABSENT_PLACE || (place !== HOLE_PLACE) !== (first !== HOLE_PLACE)) break;
       length += 1;
     }
     return Math.min(length, count);
@@ -316,11 +332,8 @@ export class VolumeIndex {
       return found;
     }
     assert(number < this.nodes.length, "index: block past the end of its volume");
-    const node = new IndexNode(this.id, number, found ?? null);
-    if (found !== null && found !== undefined) {
-      pool.holdPages(node);
-      pool.dropNode(found);
-    }
+    const node = pool.createNode(this.id, number, found ?? null);
+    if (found !== null && found !== undefined) pool.dropNode(found);
     this.nodes[number] = node;
     pool.touchNode(node);
     return node;

@@ -214,8 +214,12 @@ function image(world: World, node: SimNode): Image {
     if (outcome !== OUTCOME.ok) throw new Violation(`V10: block ${lba} unreadable on ${node.id}`);
   }
   const holes: boolean[] = [];
-  store.extents(world.volume, 0, VOLUME_BLOCKS, (count, isData) => {
-    for (let each = 0; each < count; each += 1) holes.push(!isData);
-  });
+  for (let wait = 0; holes.length < VOLUME_BLOCKS && wait < 200; wait += 1) {
+    const left = VOLUME_BLOCKS - holes.length;
+    store.extents(world.volume, holes.length, left, (count, isData) => {
+      for (let each = 0; each < count; each += 1) holes.push(!isData);
+    });
+    if (holes.length < VOLUME_BLOCKS) world.run(world.now() + 5);
+  }
   return { bytes, holes };
 }

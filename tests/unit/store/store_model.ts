@@ -28,7 +28,14 @@ export interface ModelOptions {
   /** Shares: of trims, and of syncs after an operation. */
   readonly trims: number;
   readonly syncs: number;
+  /**
+   * Blocks lie in groups of 16, each so many groups from the next (default 1: all together), so
+   * that few blocks lie in many regions, and trims cover many whole ones.
+   */
+  readonly spread?: number;
 }
+
+const GROUP = 16;
 
 export class StoreModel {
   readonly rig: StoreRig;
@@ -59,12 +66,14 @@ export class StoreModel {
     const { random, options, rig } = this;
     const isTrim = random.chance(options.trims);
     const lba = random.below(options.blocks);
-    const most = isTrim ? options.trimMax : options.writeMax;
+    const most = isTrim ? options.trimMax : Math.min(options.writeMax, GROUP - (lba % GROUP));
     const count = Math.min(1 + random.below(most), options.blocks - lba);
+    const at = this.placeOf(lba);
+    const end = this.placeOf(lba + count - 1) + 1;
     const header = { epoch: EPOCH, sender: SENDER, seq: this.count + 1, tagPoint: 1 };
     const value = isTrim ? 0 : this.nextValue;
     this.nextValue += 1;
-    const done = isTrim ? rig.zero(lba, count, header) : rig.write(lba, value, count, header);
+    const done = isTrim ? rig.zero(at, end - at, header) : rig.write(at, value, count, header);
     if (!done) {
       this.refused += 1;
       return;
@@ -72,6 +81,12 @@ export class StoreModel {
     this.ops.push({ lba, count, value, lsn: rig.store.lastLsn });
     if (random.chance(0.3)) for (let step = random.below(12); step >= 0; step -= 1) this.step();
     if (random.chance(options.syncs)) this.sync();
+  }
+
+  /** Where the model's block lies in the volume. */
+  private placeOf(lba: number): number {
+    const group = Math.floor(lba / GROUP);
+    return group * GROUP * (this.options.spread ?? 1) + (lba % GROUP);
   }
 
   step(): void {
@@ -115,12 +130,13 @@ export class StoreModel {
     const now = this.values.slice();
     for (const op of this.ops) now.fill(op.value, op.lba, op.lba + op.count);
     let used = 0;
-    for (let lba = 0; lba < now.length; lba += 16) {
-      const count = Math.min(16, now.length - lba);
-      const found = this.rig.read(lba, count);
+    for (let lba = 0; lba < now.length; lba += GROUP) {
+      const count = Math.min(GROUP, now.length - lba);
+      const first = this.placeOf(lba);
+      const found = this.rig.read(first, count);
       if (typeof found === "number") throw new Error(`blocks from ${lba}: outcome ${found}`);
       for (let index = 0; index < count; index += 1) {
-        const value = valueIn(lba + index, found, index * 4096);
+        const value = valueIn(first + index, found, index * 4096);
         if (value !== now[lba + index]) {
           throw new Error(`block ${lba + index} is ${value}, should be ${now[lba + index]}`);
         }

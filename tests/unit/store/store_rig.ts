@@ -40,6 +40,7 @@ export interface RigOptions {
   readonly rules?: Partial<Rules>;
   readonly cacheHits?: number;
   readonly checkpointBytes?: number;
+  readonly indexBytes?: number;
   readonly readSlots?: number;
   readonly logBufferBytes?: number;
   readonly sectorBytes?: number;
@@ -107,6 +108,7 @@ export class StoreRig implements StoreSink {
       logBufferBytes: options.logBufferBytes ?? 32 * KIB,
       readSlots: options.readSlots ?? 4,
       ...(options.scrub === undefined ? {} : { scrub: options.scrub }),
+      ...(options.indexBytes === undefined ? {} : { indexBytes: options.indexBytes }),
       ...(options.checkpointBytes === undefined
         ? {}
         : { checkpointBytes: options.checkpointBytes }),
@@ -211,10 +213,16 @@ export class StoreRig implements StoreSink {
     this.disk.crash();
   }
 
-  /** Asks for room until there is; false when full. */
-  admit(bytes: number, from: AdmitClass = "client"): boolean {
+  /** Asks for room until there is; false when full. `range`: what is to be written. */
+  admit(bytes: number, from: AdmitClass = "client", range: RecordHeader | null = null): boolean {
     for (;;) {
-      const outcome = this.request(() => this.store.admit(bytes, from));
+      const outcome = this.request(() => {
+        const ready =
+          range === null
+            ? OUTCOME.ok
+            : this.store.prepare(volumeId(range.volume), range.lba, range.blockCount);
+        return ready === OUTCOME.ok ? this.store.admit(bytes, from) : ready;
+      });
       if (outcome === OUTCOME.ok) return true;
       if (outcome === OUTCOME.full) return false;
       if (outcome !== OUTCOME.pending) throw new Error(`admit: ${outcome} ${this.failed}`);
@@ -229,7 +237,7 @@ export class StoreRig implements StoreSink {
     record.type = header.type ?? RECORD_TYPE.write;
     record.lba = lba;
     record.blockCount = count;
-    if (!this.admit(80 + count * 4112)) return false;
+    if (!this.admit(80 + count * 4112, "client", record)) return false;
     const data = blocksOf(lba, value, count);
     this.request(() => this.store.appendWrite(record, data, 0));
     return true;
@@ -239,7 +247,7 @@ export class StoreRig implements StoreSink {
   overwrite(lba: number, value: number): boolean {
     const record = Object.assign(new RecordHeader(), { volume: VOLUME, lba, blockCount: 1 });
     record.type = RECORD_TYPE.write;
-    if (!this.admit(80 + 4112, "overwrite")) return false;
+    if (!this.admit(80 + 4112, "overwrite", record)) return false;
     this.request(() => this.store.appendWrite(record, blocksOf(lba, value, 1), 0));
     return true;
   }
@@ -249,7 +257,7 @@ export class StoreRig implements StoreSink {
     record.type = header.type ?? RECORD_TYPE.zero;
     record.lba = lba;
     record.blockCount = count;
-    if (!this.admit(80, "reserve")) return false;
+    if (!this.admit(80, "reserve", record)) return false;
     this.request(() => this.store.appendEmpty(record));
     return true;
   }
