@@ -70,6 +70,8 @@ const DISK_TIMEOUT_MS_LEAST = 1000;
 const MTU_LEAST = LIMITS.datagramBytesMax + 28;
 /** Below it a pass over a small store would take longer than the time between passes. */
 const SCRUB_BYTES_LEAST = 64 * KIB;
+/** Less would be read again and again, also for small volumes. */
+export const INDEX_BYTES_LEAST = 64 * MIB;
 /** Below it multicast would be slower than the repairs it has to carry. */
 const RATE_BYTES_LEAST = 64 * KIB;
 
@@ -80,6 +82,13 @@ const scrub = parsed((text): number | "auto" | null => {
   const bytes = parseSize(text);
   return bytes !== null && bytes >= SCRUB_BYTES_LEAST ? bytes : null;
 }, '"auto", "off" or a size a second, 64K at least');
+
+/** Bytes for the store's index in memory. */
+const indexMemory = parsed((text): number | "auto" | null => {
+  if (text === "auto") return "auto";
+  const bytes = parseSize(text);
+  return bytes !== null && bytes >= INDEX_BYTES_LEAST ? bytes : null;
+}, '"auto" or a size, 64M at least');
 
 const clusterSchema = v.strictObject({
   name: v.optional(name, "vsan"),
@@ -109,6 +118,7 @@ const hostSchema = v.strictObject({
     ),
   ),
   store_alloc: v.optional(oneOf(["full", "thin"]), "full"),
+  index_memory: v.optional(indexMemory, "auto"),
   disk_timeout: v.optional(
     parsed((text) => {
       const milliseconds = parseDuration(text);

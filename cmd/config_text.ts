@@ -17,6 +17,7 @@ export function configValues(document: ConfigDocument): Record<string, unknown> 
       ...rest,
       scrub: scrubText(rest.scrub),
       ...(store_size === undefined ? {} : { store_size: sizeText(store_size) }),
+      index_memory: rest.index_memory === "auto" ? "auto" : sizeText(rest.index_memory),
       disk_timeout: durationText(rest.disk_timeout),
     })),
     volume: volume.map((section) => ({ ...section, size: sizeText(section.size) })),

@@ -9,6 +9,7 @@ export const HOST_FLAGS = {
   "store-size": { type: "string", valueHint: "SIZE", description: "size of a store in a file" },
   "store-alloc": { type: "string", valueHint: "full|thin", description: "room of a new file" },
   "disk-timeout": { type: "string", valueHint: "DURATION", description: "after it a disk failed" },
+  "index-memory": { type: "string", valueHint: "SIZE|auto", description: "for the store's index" },
   nbd: { type: "string", valueHint: "ADDRESS,...", description: "where NBD clients attach" },
   control: { type: "string", valueHint: "PATH", description: "the control socket" },
   state: { type: "string", valueHint: "PATH", description: "the file of its votes" },

@@ -4,6 +4,7 @@ import { MIB, hostId, volumeId } from "../core/base/units.ts";
 import { DEFAULT_TIMING, type HostOptions } from "../core/host/machine.ts";
 import type { HostAddresses } from "../transports/drive.ts";
 import type { Config } from "./config.ts";
+import { INDEX_BYTES_LEAST } from "./config_schema.ts";
 
 /** Room for a volume's blocks, their index and the cleaner (at most 80 % full). */
 export function storeBytesFor(volumeBytes: number): number {
@@ -22,6 +23,8 @@ export interface MachineFacts {
   readonly bootId: string;
   /** Milliseconds since 1970 when the machine's boot clock was 0. */
   readonly wallOffsetMs: number;
+  /** Memory of the machine. */
+  readonly memoryBytes: number;
 }
 
 /** Bytes a second for the scrub; null = it chooses. */
@@ -29,7 +32,14 @@ export function scrubRateOf({ self }: Config): number | null {
   return self.scrub === "auto" ? null : self.scrub;
 }
 
-export function hostOptions(config: Config, { bootId, wallOffsetMs }: MachineFacts): HostOptions {
+/** Memory for the index: as the config says, or a sixteenth of the machine's. */
+function indexBytesOf({ self }: Config, memoryBytes: number): number {
+  if (self.index_memory !== "auto") return self.index_memory;
+  return Math.max(INDEX_BYTES_LEAST, Math.floor(memoryBytes / 16));
+}
+
+export function hostOptions(config: Config, facts: MachineFacts): HostOptions {
+  const { bootId, wallOffsetMs, memoryBytes } = facts;
   const { cluster, host, volume, shared_network, policing } = config.document;
   return {
     self: hostId(config.selfIndex),
@@ -62,6 +72,7 @@ export function hostOptions(config: Config, { bootId, wallOffsetMs }: MachineFac
     multicastBytesPerSecond: shared_network.rate_limit,
     scrubBytesPerSecond: scrubRateOf(config),
     wallOffsetMs,
+    indexBytes: indexBytesOf(config, memoryBytes),
   };
 }
 

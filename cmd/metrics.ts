@@ -118,6 +118,10 @@ function storeMetrics(store: NonNullable<HostStatus["hosts"][number]["store"]>):
     metric("vsan_store_bad_blocks", "gauge", "Bad blocks that wait for a good copy.", [
       [{}, store.badBlocksWaiting],
     ]),
+    metric("vsan_index_bytes", "gauge", "Memory that the index takes.", [[{}, store.indexBytes]]),
+    metric("vsan_index_misses_total", "counter", "Index pages read again.", [
+      [{}, store.indexMisses],
+    ]),
     metric("vsan_scrub_share", "gauge", "Done of the scrub's pass at hand, 0 to 1.", [
       [{}, store.scrub.share],
     ]),

@@ -1,4 +1,5 @@
 /** One host, running: the config turned into a drive, its events and its control routes. */
+import { totalmem } from "node:os";
 import { ALL_RULES } from "../core/base/rules.ts";
 import { Host } from "../core/host/host.ts";
 import type { HostOptions } from "../core/host/machine.ts";
@@ -34,7 +35,11 @@ export interface Runtime {
 export async function startRuntime(request: RuntimeRequest): Promise<Runtime> {
   const { config } = request;
   const wallOffsetMs = Date.now() - new BootClock().nowMs();
-  const options = hostOptions(config, { bootId: readBootId(), wallOffsetMs });
+  const options = hostOptions(config, {
+    bootId: readBootId(),
+    wallOffsetMs,
+    memoryBytes: totalmem(),
+  });
   const clusterKey = keyOf(config);
   const events = new EventLog(config.self.name, eventPrinter(request.json));
   const ready = Promise.withResolvers<readonly string[]>();

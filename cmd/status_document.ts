@@ -15,6 +15,8 @@ const storeSchema = v.object({
   writeAmplification: v.number(),
   badBlocksHealed: v.number(),
   badBlocksWaiting: v.number(),
+  indexBytes: v.number(),
+  indexMisses: v.number(),
   scrub: v.object({
     bytesPerSecond: v.number(),
     isRunning: v.boolean(),

@@ -18,6 +18,9 @@ import { failure, refusal } from "./exit.ts";
 import { hostOptions } from "./host_options.ts";
 import type { Progress } from "./progress.ts";
 
+/** What a check or repair needs of the options does not depend on the machine. */
+const NO_FACTS = { bootId: "", wallOffsetMs: 0, memoryBytes: 0 };
+
 /** Bytes of a volume that cannot be read. */
 export interface DamagedRange {
   readonly volume: string;
@@ -81,12 +84,7 @@ export async function checkStore(
   const { disk } = opened;
   try {
     const result = await run.run(disk, machineOf(config, disk, how.repair));
-    const names = new Map(
-      hostOptions(config, { bootId: "", wallOffsetMs: 0 }).volumes.map(({ id, name }) => [
-        id,
-        name,
-      ]),
-    );
+    const names = new Map(hostOptions(config, NO_FACTS).volumes.map(({ id, name }) => [id, name]));
     return documentOf(path, names, result);
   } finally {
     await disk.close();
@@ -94,7 +92,7 @@ export async function checkStore(
 }
 
 function machineOf(config: Config, disk: OpenDisk, isRepair: boolean): Machine {
-  const { clusterName, self, timing } = hostOptions(config, { bootId: "", wallOffsetMs: 0 });
+  const { clusterName, self, timing } = hostOptions(config, NO_FACTS);
   const identity = { clusterId: crc32Text(clusterName), hostId: hostId(self) };
   if (isRepair) {
     const { diskTimeoutMs } = timing;

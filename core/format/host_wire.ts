@@ -36,6 +36,9 @@ const STORE_STATE = struct({
   badBlocksHealed: u32,
   /** Bad blocks that wait for a good copy. */
   badBlocksWaiting: u32,
+  /** Memory that the index takes, and pages of it that were read again. */
+  indexBytes: u64,
+  indexMisses: u64,
   scrub: SCRUB_STATUS,
 });
 

@@ -381,7 +381,6 @@ export class Composition {
       storeWritable: () => {
         this.marks.put();
         this.writes.roomOpened();
-        this.reads.indexCame();
         this.parts.mirror.retryHeld(this.parts.nowMs);
       },
       storeFailed: (why) => this.life.fail(why),

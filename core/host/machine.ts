@@ -81,6 +81,8 @@ export interface HostOptions {
   readonly scrubBytesPerSecond: number | null;
   /** Milliseconds since 1970 at `nowMs` 0: for times that people read, for nothing else. */
   readonly wallOffsetMs: number;
+  /** Memory for the store's index. */
+  readonly indexBytes: number;
 }
 
 export interface HostPorts {
@@ -180,6 +182,8 @@ export interface HostStatus {
       readonly writeAmplification: number;
       readonly badBlocksHealed: number;
       readonly badBlocksWaiting: number;
+      readonly indexBytes: number;
+      readonly indexMisses: number;
       readonly scrub: ScrubStats;
     } | null;
   }[];

@@ -92,8 +92,9 @@ export class Reads {
     return Math.min(op.stepBlocksMax, STEP_BLOCKS, op.endLba - op.cursorLba);
   }
 
-  /** Commits, grants or the view moved: answer what can be answered now. */
+  /** Commits, grants, the view or the store's index moved: answer what can be answered now. */
   advance(): void {
+    if (this.untold.length > 0) this.tellStatus();
     const { settled } = this;
     if (settled.length === 0) return;
     let kept = 0;
@@ -185,8 +186,7 @@ export class Reads {
     else this.replyExtents(op, pairs);
   }
 
-  /** The store's index goes on: block status that waited for it. */
-  indexCame(): void {
+  private tellStatus(): void {
     const waiting = this.untold;
     this.untold = [];
     for (const op of waiting) {

@@ -69,6 +69,8 @@ export class StatusBoard {
         writeAmplification: stats?.writeAmplification ?? 1,
         badBlocksHealed: stats?.healedBlocks ?? 0,
         badBlocksWaiting: healer.waitingCount,
+        indexBytes: stats?.indexBytes ?? 0,
+        indexMisses: stats?.indexMisses ?? 0,
         scrub: stats?.scrub ?? NO_SCRUB,
       },
       resyncFrom: target.isActive && target.source !== null ? target.source : NO_SOURCE,

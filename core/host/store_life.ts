@@ -196,6 +196,7 @@ export class StoreLife {
       {
         segmentBytes: options.segmentBytes,
         diskTimeoutMs: options.timing.diskTimeoutMs,
+        indexBytes: options.indexBytes,
         volumes: options.volumes.map((volume) => ({
           id: volume.id,
           blocks: volume.sizeBytes / BLOCK_BYTES,

@@ -163,10 +163,7 @@ export class Store {
     return isFirst && isLast ? OUTCOME.ok : this.later(true);
   }
 
-  /**
-   * True if every block of the range has data: writing it again needs no room of its own. Only
-   * after `prepare`.
-   */
+  /** After `prepare`: true if every block of the range has data, so writing it takes no room. */
   isAllData(volume: VolumeId, lba: number, blockCount: number): boolean {
     const index = this.index(volume);
     if (index === undefined || index.placeAt(lba) <= HOLE_PLACE) return false;

@@ -331,6 +331,8 @@ export class World implements NodeWorld, ClientWorld {
       // So fast that passes take place within a run.
       scrubBytesPerSecond: 8 * MIB,
       wallOffsetMs: 0,
+      // As little as there can be: pages come and go.
+      indexBytes: 0,
     };
   }
 }

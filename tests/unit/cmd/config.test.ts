@@ -83,6 +83,16 @@ test("a config is read, completed and knows its host", () => {
   });
 });
 
+test("index_memory, in the file and printed", () => {
+  expect(load(GOOD).self.index_memory).toBe("auto");
+  expect(configText(load(GOOD))).toContain('index_memory = "auto"');
+  const text = GOOD.replace('store_size = "1G"', 'index_memory = "512M"');
+  expect(load(text).self.index_memory).toBe(512 * 1024 ** 2);
+  const printed = configText(load(text));
+  expect(printed).toContain('index_memory = "512M"');
+  expect(load(printed).self.index_memory).toBe(512 * 1024 ** 2);
+});
+
 test("disk_timeout and store_alloc, in the file and printed", () => {
   const text = GOOD.replace('store_size = "1G"', 'store_alloc = "thin"\ndisk_timeout = "90s"');
   const { self } = load(text);
@@ -112,6 +122,11 @@ describe("refused with its line", () => {
     ['store_size = "1G"', "store_size = 1", "8: host[0].store_size: expected a size"],
     ['store_size = "1G"', 'disk_timeout = "20"', "8: host[0].disk_timeout: expected a duration"],
     ['store_size = "1G"', 'disk_timeout = "999ms"', "8: host[0].disk_timeout: expected a duration"],
+    [
+      'store_size = "1G"',
+      'index_memory = "63M"',
+      '8: host[0].index_memory: expected "auto" or a size, 64M at least',
+    ],
     ['store_size = "1G"', 'store_alloc = "some"', '8: host[0].store_alloc: expected one of "full"'],
     [
       'size = "10G"',

@@ -33,6 +33,7 @@ store_size = "1G"
 disk_timeout = "7s"
 priority = 7
 scrub = "8M"
+index_memory = "300M"
 [[host]]
 name = "wit"
 kind = "witness"
@@ -56,7 +57,7 @@ test("every value of the config arrives where it acts", () => {
   const file = join(directory, "vsan.toml");
   writeFileSync(file, TEXT);
   const config = loadConfig({ file, host: "beta" });
-  const options = hostOptions(config, { bootId: "boot", wallOffsetMs: 5 });
+  const options = hostOptions(config, { bootId: "boot", wallOffsetMs: 5, memoryBytes: 1 });
   expect(Number(options.self)).toBe(1);
   expect(options.clusterName).toBe("lab");
   expect(options.bootId).toBe("boot");
@@ -68,11 +69,12 @@ test("every value of the config arrives where it acts", () => {
   expect(options.timing.agingMs).toBe(500);
   expect(options.multicastBytesPerSecond).toBe(2 * MIB);
   expect(options.scrubBytesPerSecond).toBe(8 * MIB);
-  expect(
-    hostOptions(loadConfig({ file, host: "alpha" }), { bootId: "", wallOffsetMs: 0 }),
-  ).toMatchObject({
-    scrubBytesPerSecond: null,
-  });
+  expect(options.indexBytes).toBe(300 * MIB);
+  const other = loadConfig({ file, host: "alpha" });
+  const facts = { bootId: "", wallOffsetMs: 0, memoryBytes: 4096 * MIB };
+  const defaults = { scrubBytesPerSecond: null, indexBytes: 256 * MIB };
+  expect(hostOptions(other, facts)).toMatchObject(defaults);
+  expect(hostOptions(other, { ...facts, memoryBytes: MIB }).indexBytes).toBe(64 * MIB);
   expect(options.wallOffsetMs).toBe(5);
   expect(options.roster.map(({ name, kind, priority }) => [name, kind, priority])).toEqual([
     ["alpha", "data", 3],

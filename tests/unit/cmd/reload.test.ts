@@ -33,6 +33,8 @@ const status: HostStatus = {
         writeAmplification: 1.5,
         badBlocksHealed: 0,
         badBlocksWaiting: 4,
+        indexBytes: 1024,
+        indexMisses: 7,
         scrub: {
           bytesPerSecond: 1048576,
           isRunning: true,

@@ -16,6 +16,8 @@ const store = {
   writeAmplification: 1.2,
   badBlocksHealed: 2,
   badBlocksWaiting: 1,
+  indexBytes: 0,
+  indexMisses: 0,
   scrub: {
     bytesPerSecond: 2 * 1024 * 1024,
     isRunning: true,
