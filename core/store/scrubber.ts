@@ -28,6 +28,7 @@ import type { Checkpointer } from "./checkpointer.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
 import type { LogWriter } from "./log_writer.ts";
 import type { PageCache } from "./page_cache.ts";
+import { PlacedBlocks } from "./placed_blocks.ts";
 import { type ScrubItem, ScrubItems } from "./scrub_items.ts";
 import type { StoreState } from "./state.ts";
 import { ABSENT_PLACE, HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
@@ -79,9 +80,7 @@ export class Scrubber {
   /** The item that is being read instead of blocks. */
   private item: ScrubItem | null = null;
   private hasAddedRoots = false;
-  private readonly lbas = new Float64Array(REGION_BLOCKS);
-  private readonly places = new Float64Array(REGION_BLOCKS);
-  private count = 0;
+  private readonly blocks = new PlacedBlocks();
   private next = 0;
   /** The window being read: blocks [next, windowEnd), and where on disk. */
   private windowEnd = 0;
@@ -159,15 +158,12 @@ export class Scrubber {
       this.lookMs = nowMs + LOOK_MS;
       return;
     }
-    if (this.isIndexThere() && this.findWork()) this.readWindow();
+    const { volume, next, blocks } = this;
+    if (volume !== null && next < blocks.count && !this.bring(volume, blocks.lbas[next]!)) return;
+    if (this.findWork()) this.readWindow();
   }
 
-  /** False while the index of the region at hand is on its way into memory. */
-  private isIndexThere(): boolean {
-    if (this.volume === null || this.next >= this.count) return true;
-    return this.bring(this.volume, this.lbas[this.next]!);
-  }
-
+  /** False while the index of a block is on its way into memory. */
   private bring(volume: VolumeIndex, lba: number): boolean {
     if (this.parts.cache.bring(volume, lba)) return true;
     this.lookMs = this.parts.ops.nowMs + 1;
@@ -295,7 +291,7 @@ export class Scrubber {
     const first = region * REGION_BLOCKS;
     const end = Math.min(first + REGION_BLOCKS, volume.blocks);
     this.volume = volume;
-    this.count = 0;
+    this.blocks.count = 0;
     this.next = 0;
     this.singleUntil = 0;
     for (let lba = first; lba < end; lba += 1) {
@@ -304,42 +300,29 @@ export class Scrubber {
       if (place === LOST_PLACE) {
         this.found(volume, lba, "the page of the index that knew its place is damaged");
       } else if (hot.find(place) === null && cold.find(place) === null) {
-        this.insert(lba, place);
+        this.blocks.insert(lba, place);
       }
     }
-  }
-
-  /** Insertion sort: places of a region mostly ascend. */
-  private insert(lba: number, place: number): void {
-    let index = this.count;
-    while (index > 0 && this.places[index - 1]! > place) {
-      this.places[index] = this.places[index - 1]!;
-      this.lbas[index] = this.lbas[index - 1]!;
-      index -= 1;
-    }
-    this.places[index] = place;
-    this.lbas[index] = lba;
-    this.count += 1;
   }
 
   /** Chooses the next blocks to read in one go; false if the region has none left. */
   private planWindow(): boolean {
     const volume = this.volume;
-    while (volume !== null && this.next < this.count) {
-      const place = this.places[this.next]!;
-      if (volume.placeAt(this.lbas[this.next]!) === place) break;
+    while (volume !== null && this.next < this.blocks.count) {
+      const place = this.blocks.places[this.next]!;
+      if (volume.placeAt(this.blocks.lbas[this.next]!) === place) break;
       this.next += 1;
     }
-    if (this.next >= this.count) return false;
+    if (this.next >= this.blocks.count) return false;
     const { geometry } = this.parts.state;
-    const start = this.places[this.next]! * PLACE_UNIT;
-    const segment = geometry.segmentOf(this.places[this.next]!);
+    const start = this.blocks.places[this.next]! * PLACE_UNIT;
+    const segment = geometry.segmentOf(this.blocks.places[this.next]!);
     let end = start + STORED_BLOCK_BYTES;
     this.windowEnd = this.next + 1;
-    while (this.windowEnd < this.count && this.next >= this.singleUntil) {
-      const from = this.places[this.windowEnd]! * PLACE_UNIT;
+    while (this.windowEnd < this.blocks.count && this.next >= this.singleUntil) {
+      const from = this.blocks.places[this.windowEnd]! * PLACE_UNIT;
       if (from - end > GAP_BYTES || from + STORED_BLOCK_BYTES - start > WINDOW_BYTES) break;
-      if (geometry.segmentOf(this.places[this.windowEnd]!) !== segment) break;
+      if (geometry.segmentOf(this.blocks.places[this.windowEnd]!) !== segment) break;
       end = from + STORED_BLOCK_BYTES;
       this.windowEnd += 1;
     }
@@ -361,7 +344,7 @@ export class Scrubber {
   private readWindow(): void {
     const { disk, ops } = this.parts;
     this.isReading = true;
-    const start = this.item?.offset ?? this.places[this.next]! * PLACE_UNIT;
+    const start = this.item?.offset ?? this.blocks.places[this.next]! * PLACE_UNIT;
     this.pinned = this.item?.what === "superblock" ? -1 : this.segmentAt(start);
     this.pin(1);
     const base = Math.max(this.dueMs, ops.nowMs - CREDIT_MS);
@@ -397,7 +380,7 @@ export class Scrubber {
     // A pass that began anew meanwhile has nothing to do with this window.
     if (this.volume === null) return;
     // Without the index nothing is called bad: read again when it is back.
-    if (this.volume.placeAt(this.lbas[this.next]!) === ABSENT_PLACE) return;
+    if (this.volume.placeAt(this.blocks.lbas[this.next]!) === ABSENT_PLACE) return;
     if (result !== this.windowBytes && this.windowEnd - this.next > 1) {
       // One bad sector must not take its neighbours with it.
       this.singleUntil = this.windowEnd;
@@ -409,8 +392,8 @@ export class Scrubber {
 
   private verify(volume: VolumeIndex, result: number): void {
     for (let index = this.next; index < this.windowEnd; index += 1) {
-      const lba = this.lbas[index]!;
-      const place = this.places[index]!;
+      const lba = this.blocks.lbas[index]!;
+      const place = this.blocks.places[index]!;
       if (volume.placeAt(lba) !== place) continue;
       this.at.passBlocks += 1;
       this.at.checkedBlocks += 1;
@@ -442,7 +425,7 @@ export class Scrubber {
     this.items.clear();
     this.hasAddedRoots = false;
     this.volume = null;
-    this.count = 0;
+    this.blocks.count = 0;
     this.next = 0;
     if (isWhole) {
       at.isSearching = 0;
