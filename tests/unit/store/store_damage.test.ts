@@ -127,7 +127,7 @@ describe.each(["close", "cut"] as const)("after a %s", (how) => {
     }
     expect(seen.get("bad blocks") ?? 0).toBeGreaterThan(5);
     expect(seen.get("whole") ?? 0).toBeGreaterThan(5);
-  });
+  }, 30_000);
 
   test("one whole page of 4 KiB anywhere", () => {
     const random = new SeededRandom(how === "cut" ? 31 : 32);
@@ -144,7 +144,7 @@ describe.each(["close", "cut"] as const)("after a %s", (how) => {
         throw new Error(`page of byte ${at}: ${error}`, { cause: error });
       }
     }
-  });
+  }, 30_000);
 
   test("every bit of the superblocks' headers and around them", () => {
     for (let at = 0; at < 176; at += 7) {
