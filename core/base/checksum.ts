@@ -32,12 +32,44 @@ function makeTable(): Uint32Array {
  * `crc32` for a few bytes: byte by byte, which for 12 of them costs a quarter of a view and a call
  * of the primitive (25 ns instead of 120).
  */
-export function crc32Short(buffer: Uint8Array, at: number, length: number): number {
-  let rest = 0xffffffff;
+export function crc32Short(buffer: Uint8Array, at: number, length: number, seed = 0): number {
+  let rest = ~seed;
   for (let index = at; index < at + length; index += 1) {
     rest = TABLE[(rest ^ buffer[index]!) & 0xff]! ^ (rest >>> 8);
   }
   return ~rest >>> 0;
+}
+
+/**
+ * Joins the CRC of some bytes with that of `lengthBytes` more behind them, without touching either:
+ * CRC-32 is linear over GF(2), so that the first only has to be moved over so many zeros (zlib's
+ * crc32_combine, crc32.c). A table per byte of the CRC holds that move: 5 ns instead of 0.3 us for
+ * 4 KiB.
+ */
+export class CrcJoin {
+  private readonly moved = new Uint32Array(4 * 256);
+
+  constructor(lengthBytes: number) {
+    for (let bit = 0; bit < 32; bit += 1) {
+      let rest = (1 << bit) >>> 0;
+      for (let index = 0; index < lengthBytes; index += 1) {
+        rest = TABLE[rest & 0xff]! ^ (rest >>> 8);
+      }
+      const first = (bit >>> 3) * 256;
+      const mask = 1 << (bit & 7);
+      for (let byte = 0; byte < 256; byte += 1) {
+        if ((byte & mask) !== 0) this.moved[first + byte] = this.moved[first + byte]! ^ rest;
+      }
+    }
+  }
+
+  /** The CRC of both, from the CRC of what comes first and that of the `lengthBytes` behind it. */
+  join(first: number, second: number): number {
+    const { moved } = this;
+    const low = moved[first & 0xff]! ^ moved[256 + ((first >>> 8) & 0xff)]!;
+    const high = moved[512 + ((first >>> 16) & 0xff)]! ^ moved[768 + (first >>> 24)]!;
+    return (low ^ high ^ second) >>> 0;
+  }
 }
 
 const encoder = new TextEncoder();

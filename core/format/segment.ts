@@ -150,21 +150,21 @@ export class BatchHeader {
   directoryCheck = 0;
 }
 
-/** Encodes the header at `at`; items and directory must lie behind it already. */
+/**
+ * Encodes the header at `at`; items and directory must lie behind it already. `itemsCheck` is the
+ * CRC-32 of the items.
+ */
 export function encodeBatchHeader(
   buffer: Uint8Array,
   view: DataView,
   at: number,
   header: BatchHeader,
+  itemsCheck: number,
 ): void {
   const directoryBytes = header.itemCount * DIRECTORY_ENTRY_BYTES;
   const end = at + header.lengthBytes;
   header.directoryCheck = crc32(buffer, end - directoryBytes, directoryBytes);
-  header.bodyCheck = crc32(
-    buffer,
-    at + BATCH_HEADER_BYTES,
-    header.lengthBytes - BATCH_HEADER_BYTES,
-  );
+  header.bodyCheck = crc32(buffer, end - directoryBytes, directoryBytes, itemsCheck);
   BATCH.magic.set(view, at, BATCH_MAGIC);
   BATCH.storeIdLow.set(view, at, header.storeIdLow);
   BATCH.storeIdHigh.set(view, at, header.storeIdHigh);

@@ -4,6 +4,8 @@
  * The buffer's first byte stands for a multiple of 4096 on disk, so that the write is aligned; if
  * the batch begins inside that page, what lies before it is repeated from the batch before.
  */
+import { crc32 } from "../base/checksum.ts";
+import { recordCrc } from "../format/record.ts";
 import { DIRECTORY_ENTRY_BYTES, encodeDirectory } from "../format/segment.ts";
 
 /** Items in a batch; more begin a new one. */
@@ -26,6 +28,8 @@ export class LogBatch {
   /** Memory position that items and directory must not pass. */
   limit = 0;
   itemCount = 0;
+  /** CRC-32 of the items so far. */
+  itemsCheck = 0;
   /** Begins in the last page of the batch before. */
   isPacked = false;
   /** The lane's log position behind its last item. */
@@ -46,6 +50,9 @@ export class LogBatch {
     const entryAt = this.itemCount * DIRECTORY_ENTRY_BYTES;
     if (entryAt === this.directory.length) this.growDirectory();
     encodeDirectory(this.directoryView, entryAt, type, volume, lba, count);
+    this.itemsCheck = isItem(type)
+      ? crc32(this.buffer, this.at, length, this.itemsCheck)
+      : recordCrc(this.buffer, this.view, this.at, length, this.itemsCheck);
     this.itemCount += 1;
     this.at += length;
   }
@@ -68,4 +75,9 @@ export class LogBatch {
   get end(): number {
     return this.at + this.itemCount * DIRECTORY_ENTRY_BYTES;
   }
+}
+
+/** One of the store's own items, not a record (format.md, "directory entry"). */
+function isItem(type: number): boolean {
+  return type >= 128;
 }

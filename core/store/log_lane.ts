@@ -179,6 +179,7 @@ export class LogLane {
     batch.at = inPage + BATCH_HEADER_BYTES;
     batch.limit = Math.min(batch.buffer.length, this.geometry.segmentBytes - (start - inPage));
     batch.itemCount = 0;
+    batch.itemsCheck = 0;
     batch.isPacked = inPage !== 0;
     batch.endLsn = this.appended;
     if (batch.isPacked) batch.buffer.set(this.tailPage.subarray(0, inPage), 0);
@@ -245,7 +246,7 @@ export class LogLane {
     header.lengthBytes = batch.at - batch.headerAt;
     header.itemCount = batch.itemCount;
     header.successor = batch.successor;
-    encodeBatchHeader(batch.buffer, batch.view, batch.headerAt, header);
+    encodeBatchHeader(batch.buffer, batch.view, batch.headerAt, header, batch.itemsCheck);
     // The next batch may repeat this page, header included.
     if (this.queue.length === 1 && this.collecting === null) this.keepTailPage(batch);
     return batch;

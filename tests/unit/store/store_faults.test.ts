@@ -1,9 +1,11 @@
 /** A disk that fails, lies, hangs or forgets, and what the store makes of it. */
 import { describe, expect, test } from "bun:test";
-import { crc32, crc32Short } from "../../../core/base/checksum.ts";
+import { CrcJoin, crc32, crc32Short } from "../../../core/base/checksum.ts";
 import { OUTCOME } from "../../../core/base/outcome.ts";
 import { SeededRandom } from "../../../core/base/random.ts";
 import { MIB } from "../../../core/base/units.ts";
+import { viewOf } from "../../../core/format/layout.ts";
+import { recordCrc } from "../../../core/format/record.ts";
 import { blocksOf, StoreRig, VOLUME } from "./store_rig.ts";
 
 function fresh(options: ConstructorParameters<typeof StoreRig>[0] = {}): StoreRig {
@@ -22,6 +24,27 @@ test("the short checksum is the long one", () => {
   const bytes = new Uint8Array(64).map(() => random.below(256));
   for (let length = 0; length <= 40; length += 1) {
     expect(crc32Short(bytes, 7, length)).toBe(crc32(bytes, 7, length));
+    expect(crc32Short(bytes, 7, length, 99)).toBe(crc32(bytes, 7, length, 99));
+  }
+});
+
+test("joined checksums are those of all bytes", () => {
+  const random = new SeededRandom(4);
+  for (const lengthBytes of [0, 1, 5, 4108]) {
+    const join = new CrcJoin(lengthBytes);
+    const bytes = new Uint8Array(100 + lengthBytes).map(() => random.below(256));
+    const whole = crc32(bytes, 0, bytes.length);
+    expect(join.join(crc32(bytes, 0, 100), crc32(bytes, 100, lengthBytes))).toBe(whole);
+  }
+});
+
+test("a record's checksum, made of those its blocks carry, is that of its bytes", () => {
+  const rig = fresh({ logBufferBytes: 128 * 1024, segmentBytes: 256 * 1024 });
+  for (const count of [1, 2, 20]) {
+    rig.write(5, 7, count);
+    const { lastBuffer, lastAt, lastLength } = rig.store;
+    const check = recordCrc(lastBuffer, viewOf(lastBuffer), lastAt, lastLength, 17);
+    expect(check).toBe(crc32(lastBuffer, lastAt, lastLength, 17));
   }
 });
 
