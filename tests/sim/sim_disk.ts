@@ -14,7 +14,7 @@ import {
   type ReadPairs,
 } from "../../core/base/ports.ts";
 import { SeededRandom } from "../../core/base/random.ts";
-import { SECTOR, SimMedia } from "./sim_media.ts";
+import { type Cut, SECTOR, SimMedia } from "./sim_media.ts";
 
 export interface SimDiskOptions {
   /** The medium, if it was there before; else a blank one of `sizeBytes` is made. */
@@ -77,6 +77,8 @@ export class SimDisk implements Disk {
   bytesWritten = 0;
   /** Sees every write as it is started. */
   onWrite: ((offset: number, length: number) => void) | null = null;
+  /** Called when a write or a sync has begun, and when a sync was answered: moments for a cut. */
+  onMoment: ((what: "write" | "sync" | "synced") => void) | null = null;
   readonly media: SimMedia;
   private readonly options: SimDiskOptions;
   private readonly random: SeededRandom;
@@ -172,6 +174,7 @@ export class SimDisk implements Disk {
     const bytes = buffer.slice(at, at + length);
     const inFlight: WriteInFlight = { offset, bytes, buffer, at };
     this.writes.add(inFlight);
+    this.onMoment?.("write");
     this.complete(() => {
       this.writes.delete(inFlight);
       for (let index = 0; index < length; index += 1) {
@@ -212,6 +215,7 @@ export class SimDisk implements Disk {
   sync(tag: number): void {
     this.syncCount += 1;
     const { stamp } = this.media;
+    this.onMoment?.("sync");
     this.complete(() => {
       const { faults } = this;
       if (faults.dead) {
@@ -222,6 +226,7 @@ export class SimDisk implements Disk {
       } else {
         if (!faults.lyingSyncs) this.media.sync(stamp);
         this.options.done(tag, 0);
+        this.onMoment?.("synced");
       }
     });
   }
@@ -305,6 +310,14 @@ export class SimDisk implements Disk {
     this.writes.clear();
     this.hung.length = 0;
     this.media.powerCut(this.random);
+  }
+
+  /** What would be on the medium if the power went now; the disk itself goes on. */
+  imageAfterCut(random: SeededRandom, cut: Cut): SimMedia {
+    const image = this.media.clone();
+    for (const write of this.writes) image.write(write.offset, write.bytes);
+    image.powerCut(random, cut);
+    return image;
   }
 
   private check(offset: number, buffer: Uint8Array, at: number, length: number): void {

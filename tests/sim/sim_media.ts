@@ -17,6 +17,20 @@ interface DirtySector {
   readonly stamps: number[];
 }
 
+/**
+ * What a power cut keeps of the writes that no sync covers:
+ *
+ *   none       nothing
+ *   all        everything
+ *   newest     only the newest write: it overtook all others
+ *   butNewest  everything but the newest write
+ *   oldest     a prefix: everything before some write
+ *   writes     each write or not, at random
+ *   sectors    of each sector any version, at random: torn
+ */
+export const CUTS = ["none", "newest", "all", "butNewest", "oldest", "writes", "sectors"] as const;
+export type Cut = (typeof CUTS)[number];
+
 export class SimMedia {
   sizeBytes: number;
   /** Number of the newest write. */
@@ -126,17 +140,39 @@ export class SimMedia {
     }
   }
 
-  /** The power goes: of every unsynced sector one version stays, at random. */
-  powerCut(random: SeededRandom): void {
-    // Sometimes the cache was almost written back, sometimes hardly; not always half and half.
-    const newest = random.fraction();
+  /** The power goes: of every unsynced sector one version stays. */
+  powerCut(random: SeededRandom, cut: Cut = "sectors"): void {
+    const keeps = this.keeper(random, cut);
     for (const [sector, entry] of this.dirty) {
-      const { versions } = entry;
-      const pick = random.chance(newest) ? versions.length - 1 : random.below(versions.length);
-      this.poke(sector * SECTOR, versions[pick] as Uint8Array);
+      this.poke(sector * SECTOR, entry.versions[keeps(entry)] as Uint8Array);
     }
     this.dirty.clear();
     this.dropCache();
+  }
+
+  /** Tells which version of a sector a cut keeps. */
+  private keeper(random: SeededRandom, cut: Cut): (entry: DirtySector) => number {
+    if (cut === "sectors") {
+      // Sometimes the cache was almost written back, sometimes hardly; not always half and half.
+      const share = random.fraction();
+      return ({ versions }) =>
+        random.chance(share) ? versions.length - 1 : random.below(versions.length);
+    }
+    const coins = new Map<number, boolean>();
+    const stamps = new Set<number>();
+    for (const entry of this.dirty.values()) for (const stamp of entry.stamps) stamps.add(stamp);
+    const ordered = [...stamps].sort((left, right) => left - right);
+    const last = ordered[random.below(Math.max(1, ordered.length))] ?? 0;
+    const share = random.fraction();
+    for (const stamp of ordered) coins.set(stamp, random.chance(share));
+    const isKept = (stamp: number): boolean => {
+      if (stamp === 0 || cut === "all") return true;
+      if (cut === "none") return false;
+      if (cut === "newest") return stamp === this.stamp;
+      if (cut === "butNewest") return stamp !== this.stamp;
+      return cut === "oldest" ? stamp < last : coins.get(stamp) === true;
+    };
+    return ({ stamps: own }) => own.findLastIndex(isKept);
   }
 
   /** Sectors that a power cut could still take back. */

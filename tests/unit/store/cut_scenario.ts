@@ -1,0 +1,288 @@
+/**
+ * A store's busy life in which the power could go at any moment: at each write and each barrier of
+ * it an image of the medium is handed to the caller, with what must be in it. The life itself goes
+ * on, so one run shows all its moments.
+ *
+ * Every operation is a record of one stream, numbered from 1, so the store says of itself which
+ * prefix an image holds (`streamSeq`), and each block's content follows.
+ */
+import { expect } from "bun:test";
+import { SeededRandom } from "../../../core/base/random.ts";
+import { hostId } from "../../../core/base/units.ts";
+import { AREA_OFFSET } from "../../../core/format/superblock.ts";
+import { CUTS, type Cut, type SimMedia } from "../../sim/sim_media.ts";
+import { type RigOptions, StoreRig } from "./store_rig.ts";
+
+export const SENDER = hostId(1);
+const EPOCH = 65;
+/** Blocks of one group follow each other. */
+export const GROUP = 4;
+/** Blocks that a page and a node cover. */
+const REGION = 512;
+const NODE = 256 * REGION;
+const SLOT = 3;
+
+interface Op {
+  readonly lba: number;
+  readonly count: number;
+  /** 0 = a hole. */
+  readonly value: number;
+}
+
+/** An image after a power cut, and what must be found in it. */
+export interface CutImage {
+  readonly media: SimMedia;
+  readonly cut: Cut;
+  readonly label: string;
+  /** Operations that are there at least and at most. */
+  readonly least: number;
+  readonly most: number;
+  /** The same of the document that is put down now and then. */
+  readonly documentLeast: number;
+  readonly documentMost: number;
+}
+
+export interface CutPlan {
+  readonly seed: number;
+  readonly segments: number;
+  /** Groups of blocks, each in a region of its own. */
+  readonly groups: number;
+  /** Operations after the volume was filled. */
+  readonly operations: number;
+  readonly trims: number;
+  readonly syncs: number;
+  readonly rig: RigOptions;
+  /** Images taken at each write; the kinds take turns. */
+  readonly draws: number;
+}
+
+export class CutScenario {
+  readonly rig: StoreRig;
+  readonly plan: CutPlan;
+  /** First block of each group. */
+  readonly groups: number[] = [];
+  readonly count = { rolls: 0, trims: 0, regionTrims: 0, nodeTrims: 0, restarts: 0, moments: 0 };
+  checkpoints = 0;
+  segmentsCleaned = 0;
+  indexMisses = 0;
+  private readonly random: SeededRandom;
+  private readonly cutRandom: SeededRandom;
+  private readonly take: (image: CutImage) => void;
+  private readonly ops: Op[] = [];
+  /** Operations that a sync covers for certain. */
+  private durable = 0;
+  private documentDurable = 0;
+  private document = 0;
+  private readonly waiting: { token: number; ops: number; document: number }[] = [];
+  private nextValue = 1;
+  private nextToken = 1_000_000;
+  private nextCut = 0;
+  private readonly images: CutImage[] = [];
+  private lastSegment = -1;
+
+  /** `take` gets every image; it may throw. */
+  constructor(plan: CutPlan, take: (image: CutImage) => void) {
+    this.plan = plan;
+    this.take = take;
+    this.random = new SeededRandom(plan.seed);
+    this.cutRandom = new SeededRandom(plan.seed + 1000);
+    for (let group = 0; group < plan.groups; group += 1) {
+      // Three nodes: half of the groups in the first, the rest in the others.
+      const node = group % 2 === 0 ? 0 : 1 + (group % 4 === 1 ? 0 : 1);
+      this.groups.push(node * NODE + group * REGION + ((group * 37) % (REGION - GROUP)));
+    }
+    this.rig = new StoreRig(rigOptions(plan));
+    this.rig.disk.onWrite = (offset) => this.noteWrite(offset);
+    this.rig.onStep = () => this.flushImages();
+  }
+
+  /** The whole life. */
+  run(): void {
+    this.rig.format();
+    this.rig.disk.onMoment = (what) => this.moment(what);
+    for (const lba of this.groups) this.write(lba, GROUP);
+    this.sync();
+    for (let done = 0; done < this.plan.operations; done += 1) {
+      this.act();
+      const third = Math.floor(this.plan.operations / 3);
+      if (done === third) this.restart(true);
+      if (done === 2 * third) this.restart(false);
+    }
+    this.noteStats();
+    this.rig.close();
+    this.rig.disk.onMoment = null;
+    this.flushImages();
+  }
+
+  private act(): void {
+    const { random, plan } = this;
+    const group = this.groups[random.below(this.groups.length)]!;
+    if (random.chance(plan.trims)) this.trim(group);
+    else {
+      const at = random.below(GROUP);
+      this.write(group + at, 1 + random.below(GROUP - at));
+    }
+    if (random.chance(0.5)) for (let step = random.below(9); step >= 0; step -= 1) this.step();
+    if (random.chance(0.05)) this.putDocument();
+    if (random.chance(plan.syncs)) this.askSync();
+    if (random.chance(0.03)) this.sync();
+  }
+
+  /** Blocks, whole regions, or a whole node, which is written anew at once. */
+  private trim(group: number): void {
+    const { random, count } = this;
+    const kind = random.fraction();
+    count.trims += 1;
+    if (kind < 0.6) {
+      const at = random.below(GROUP);
+      this.zero(group + at, 1 + random.below(GROUP - at));
+    } else if (kind < 0.9) {
+      count.regionTrims += 1;
+      this.zero(group - (group % REGION), REGION * (1 + random.below(3)));
+    } else {
+      count.nodeTrims += 1;
+      const node = 1 + random.below(2);
+      this.zero(node * NODE, NODE);
+      for (const lba of this.groups) if (Math.floor(lba / NODE) === node) this.write(lba, GROUP);
+    }
+  }
+
+  private write(lba: number, count: number): void {
+    const value = this.nextValue;
+    this.nextValue += 1;
+    const header = { epoch: EPOCH, sender: SENDER, seq: this.ops.length + 1, tagPoint: 1 };
+    expect(this.rig.write(lba, value, count, header)).toBe(true);
+    this.ops.push({ lba, count, value });
+  }
+
+  private zero(lba: number, count: number): void {
+    const header = { epoch: EPOCH, sender: SENDER, seq: this.ops.length + 1, tagPoint: 1 };
+    expect(this.rig.zero(lba, count, header)).toBe(true);
+    this.ops.push({ lba, count, value: 0 });
+  }
+
+  private step(): void {
+    this.rig.step(this.rig.nowMs + 5);
+  }
+
+  private putDocument(): void {
+    this.document += 1;
+    const bytes = new Uint8Array(new Uint32Array([this.document]).buffer);
+    this.rig.request(() => this.rig.store.putMeta(SLOT, bytes));
+  }
+
+  /** Asks for a sync; the life goes on before it is answered. */
+  private askSync(): number {
+    this.nextToken += 1;
+    const token = this.nextToken;
+    this.waiting.push({ token, ops: this.ops.length, document: this.document });
+    this.rig.request(() => this.rig.store.sync(token));
+    return token;
+  }
+
+  private sync(): void {
+    const token = this.askSync();
+    this.rig.until(() => this.rig.syncs.has(token));
+    this.noteSyncs();
+  }
+
+  private noteSyncs(): void {
+    for (let first = this.waiting[0]; first !== undefined; first = this.waiting[0]) {
+      const isDone = this.rig.syncs.get(first.token);
+      if (isDone === undefined) return;
+      expect(isDone).toBe(true);
+      this.durable = Math.max(this.durable, first.ops);
+      this.documentDurable = Math.max(this.documentDurable, first.document);
+      this.waiting.shift();
+    }
+  }
+
+  private noteStats(): void {
+    const stats = this.rig.store.stats();
+    this.checkpoints += stats.checkpoints - 1;
+    this.segmentsCleaned += stats.segmentsCleaned;
+    this.indexMisses += stats.indexMisses;
+  }
+
+  /** The process ends, in order or not, and starts again; all of that can be cut, too. */
+  private restart(inOrder: boolean): void {
+    this.noteStats();
+    this.noteSyncs();
+    this.waiting.length = 0;
+    this.count.restarts += 1;
+    if (inOrder) this.rig.close();
+    else this.rig.crash();
+    this.rig.open();
+    // What the process had not written is gone; what is there, recovery made durable.
+    const kept = this.rig.store.streamSeq(SENDER);
+    expect(kept).toBeGreaterThanOrEqual(inOrder ? this.ops.length : this.durable);
+    this.ops.length = kept;
+    this.durable = kept;
+    this.document = documentOf(this.rig);
+    this.documentDurable = this.document;
+  }
+
+  private noteWrite(offset: number): void {
+    const segmentBytes = this.plan.rig.segmentBytes ?? 65_536;
+    const segment = Math.floor((offset - AREA_OFFSET) / segmentBytes);
+    if (segment > this.lastSegment) this.count.rolls += 1;
+    this.lastSegment = segment;
+  }
+
+  private moment(what: "write" | "sync" | "synced"): void {
+    this.noteSyncs();
+    this.count.moments += 1;
+    const draws = what === "write" ? this.plan.draws : 1;
+    for (let draw = 0; draw < draws; draw += 1) {
+      const cut = what === "write" ? CUTS[this.nextCut % CUTS.length]! : "none";
+      if (what === "write") this.nextCut += 1;
+      this.images.push({
+        media: this.rig.disk.imageAfterCut(this.cutRandom, cut),
+        cut,
+        label: `moment ${this.count.moments} (${what}), ${cut}`,
+        least: this.durable,
+        most: this.ops.length,
+        documentLeast: this.documentDurable,
+        documentMost: this.document,
+      });
+    }
+  }
+
+  /** Not from inside the store, whose event goes on meanwhile. */
+  private flushImages(): void {
+    for (const image of this.images.splice(0)) this.take(image);
+  }
+
+  /** Values of all groups' blocks after the first `count` operations. */
+  valuesAfter(count: number): Int32Array {
+    const values = new Int32Array(this.groups.length * GROUP);
+    for (let index = 0; index < count; index += 1) {
+      const op = this.ops[index] as Op;
+      for (let group = 0; group < this.groups.length; group += 1) {
+        const first = this.groups[group]!;
+        const from = Math.max(op.lba, first);
+        const to = Math.min(op.lba + op.count, first + GROUP);
+        if (from < to)
+          values.fill(op.value, group * GROUP + from - first, group * GROUP + to - first);
+      }
+    }
+    return values;
+  }
+}
+
+export function rigOptions(plan: CutPlan): RigOptions {
+  return {
+    seed: plan.seed,
+    sizeBytes: AREA_OFFSET + 65_536 * plan.segments,
+    segmentBytes: 65_536,
+    blocks: 3 * NODE,
+    cacheHits: 0.9,
+    ...plan.rig,
+  };
+}
+
+/** The document that a store has; 0 if none. */
+export function documentOf(rig: StoreRig): number {
+  const bytes = rig.store.getMeta(SLOT);
+  return bytes === null ? 0 : (new Uint32Array(bytes.slice().buffer)[0] ?? 0);
+}
