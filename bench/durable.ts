@@ -68,7 +68,7 @@ async function main(): Promise<void> {
     }
     const [own, other] = [median(rates.ours), median(rates.raw)];
     process.stdout.write(
-      `| durable 4k writes/s, ${DEPTH} at once | vsan one host | fio psync + fdatasync | ratio |\n` +
+      `| durable 4k writes/s, ${DEPTH} at once | vsan one host | psync + fdatasync | ratio |\n` +
         "| --- | ---: | ---: | ---: |\n" +
         `| | ${Math.round(own)} | ${Math.round(other)} | ${(own / other).toFixed(2)} |\n`,
     );
