@@ -184,7 +184,7 @@ test("a client dies in the middle of a payload: not a byte of it is written", as
   await solo.kill();
   await solo.start();
   expect(Buffer.compare(await (await clientOf(solo)).read(0, MIB), before)).toBe(0);
-});
+}, 60_000);
 
 test("SIGTERM under load: done or refused, and the next start has nothing to recover", async () => {
   const cluster = await single();
@@ -207,4 +207,4 @@ test("SIGTERM under load: done or refused, and the next start has nothing to rec
     expect(await load.check(again, "kill")).toEqual([]);
     again.close();
   }
-});
+}, 60_000);
