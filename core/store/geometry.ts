@@ -95,7 +95,8 @@ export class Geometry {
   /** True if an item of so many bytes can lie there: in one segment. */
   holdsItem(place: number, lengthBytes: number): boolean {
     if (!this.isPlace(place) || lengthBytes <= 0) return false;
-    const inSegment = (place - AREA_OFFSET / PLACE_UNIT) % this.segmentPlaces;
+    const inArea = place - AREA_OFFSET / PLACE_UNIT;
+    const inSegment = inArea - Math.floor(inArea * this.perPlace) * this.segmentPlaces;
     return inSegment + lengthBytes / PLACE_UNIT <= this.segmentPlaces;
   }
 

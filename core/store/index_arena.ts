@@ -14,7 +14,7 @@ const SLAB_PAGES = 1 << SLAB_PAGES_SHIFT;
 
 export class IndexArena {
   private readonly slabs: Uint32Array[] = [];
-  private readonly free: number[] = [];
+  private free: number[] = [];
   private next = 0;
 
   /** A slot whose words are anything; the caller fills it. */
@@ -31,6 +31,16 @@ export class IndexArena {
   release(slot: number): void {
     assert(slot >= 0 && slot < this.next, "index: released a slot that is not there");
     this.free.push(slot);
+  }
+
+  /** Forgets slots from `count` on, rounded up to whole slabs; returns the first forgotten. */
+  truncate(count: number): number {
+    const slabs = Math.ceil(count / SLAB_PAGES);
+    if (slabs >= this.slabs.length) return this.next;
+    this.slabs.length = slabs;
+    this.next = Math.min(this.next, slabs * SLAB_PAGES);
+    this.free = this.free.filter((slot) => slot < this.next);
+    return this.next;
   }
 
   clear(slot: number): void {

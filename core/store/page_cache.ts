@@ -213,9 +213,9 @@ export class PageCache {
     if (header.number !== wanted.region) return false;
     if (ITEM_HEADER_BYTES + header.bodyBytes !== lengthBytes) return false;
     if (!itemBodyIsWhole(buffer, at, header)) return false;
-    words.fill(0);
     const { geometry } = this.state;
-    if (!decodePage(view, at + ITEM_HEADER_BYTES, header, geometry, words, counts)) return false;
+    const body = at + ITEM_HEADER_BYTES;
+    if (!decodePage(buffer, view, body, header, geometry, words, counts)) return false;
     return (
       counts.entries === pages.counts[wanted.page] && counts.losts === pages.losts[wanted.page]
     );

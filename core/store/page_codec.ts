@@ -1,13 +1,7 @@
 /** Pages as they lie in the log (format.md, "Checkpoint"): dense or sparse. */
 import { assert } from "../base/assert.ts";
 import { REGION_BLOCKS, roundUp } from "../base/units.ts";
-import {
-  PAGE_BYTES,
-  PAGE_ENTRY,
-  PAGE_WORDS,
-  SPARSE_ENTRY,
-  SPARSE_MAX,
-} from "../format/checkpoint.ts";
+import { PAGE_BYTES, PAGE_WORDS, SPARSE_ENTRY, SPARSE_MAX } from "../format/checkpoint.ts";
 import { ITEM_KIND, type ItemHeader } from "../format/segment.ts";
 import type { Geometry } from "./geometry.ts";
 import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
@@ -61,10 +55,11 @@ export interface PageCounts {
 }
 
 /**
- * Fills `words` (all zero) from the body at `at` of a page's item whose checksum holds. False if
- * it says what cannot be; `words` may then be anything.
+ * Fills `words` from the body at `at` of a page's item whose checksum holds. False if it says what
+ * cannot be; `words` may then be anything. A dense page lies in the log as it does in memory.
  */
 export function decodePage(
+  buffer: Uint8Array,
   view: DataView,
   at: number,
   header: ItemHeader,
@@ -72,27 +67,41 @@ export function decodePage(
   words: Uint32Array,
   out: PageCounts,
 ): boolean {
+  if (header.form === 1) {
+    if (!unpackSparse(view, at, header, words)) return false;
+  } else {
+    if (header.bodyBytes !== PAGE_BYTES) return false;
+    const bytes = new Uint8Array(words.buffer, words.byteOffset, PAGE_BYTES);
+    bytes.set(buffer.subarray(at, at + PAGE_BYTES));
+  }
+  return countPage(words, geometry, out);
+}
+
+function unpackSparse(view: DataView, at: number, header: ItemHeader, words: Uint32Array): boolean {
+  words.fill(0);
+  const { count, bodyBytes } = header;
+  if (count * SPARSE_ENTRY.sizeBytes > bodyBytes) return false;
+  for (let index = 0; index < count; index += 1) {
+    const entryAt = at + index * SPARSE_ENTRY.sizeBytes;
+    const block = SPARSE_ENTRY.block.get(view, entryAt);
+    if (block >= REGION_BLOCKS) return false;
+    words[block * 2] = SPARSE_ENTRY.placeLow.get(view, entryAt);
+    const high = SPARSE_ENTRY.placeHigh.get(view, entryAt);
+    words[block * 2 + 1] = (high | (SPARSE_ENTRY.check.get(view, entryAt) << 16)) >>> 0;
+  }
+  return true;
+}
+
+/** Counts the entries; false if one points where no block can lie. */
+function countPage(words: Uint32Array, geometry: Geometry, out: PageCounts): boolean {
   out.entries = 0;
   out.losts = 0;
-  const isSparse = header.form === 1;
-  const step = isSparse ? SPARSE_ENTRY.sizeBytes : PAGE_ENTRY.sizeBytes;
-  const count = isSparse ? header.count : REGION_BLOCKS;
-  if (count * step > header.bodyBytes || header.bodyBytes > PAGE_BYTES) return false;
-  let before = -1;
-  for (let index = 0; index < count; index += 1) {
-    const entryAt = at + index * step;
-    const block = isSparse ? SPARSE_ENTRY.block.get(view, entryAt) : index;
-    const low = PAGE_ENTRY.placeLow.get(view, entryAt);
-    const high = PAGE_ENTRY.placeHigh.get(view, entryAt);
-    const place = low + high * 4294967296;
+  for (let word = 0; word < PAGE_WORDS; word += 2) {
+    const place = words[word]! + (words[word + 1]! & 0xffff) * 4294967296;
     if (place === HOLE_PLACE) continue;
-    if (block <= before || block >= REGION_BLOCKS) return false;
-    before = block;
+    out.entries += 1;
     if (place === LOST_PLACE) out.losts += 1;
     else if (!geometry.isBlockPlace(place)) return false;
-    out.entries += 1;
-    words[block * 2] = low;
-    words[block * 2 + 1] = (high | (PAGE_ENTRY.check.get(view, entryAt) << 16)) >>> 0;
   }
   return true;
 }

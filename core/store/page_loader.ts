@@ -89,10 +89,10 @@ export class PageLoader {
     const length = pages.units[page]! * PLACE_UNIT;
     const at = yield* reader.read(pages.places[page]!, length, ITEM_KIND.page, ahead);
     if (at < 0 || reader.header.subject !== volume || reader.header.number !== region) return false;
-    words.fill(0);
     const body = at + ITEM_HEADER_BYTES;
     const { geometry } = this.state;
-    if (!decodePage(reader.view, body, reader.header, geometry, words, counts)) return false;
+    const { buffer, view, header } = reader;
+    if (!decodePage(buffer, view, body, header, geometry, words, counts)) return false;
     return counts.entries === pages.counts[page] && counts.losts === pages.losts[page];
   }
 

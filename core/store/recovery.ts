@@ -281,6 +281,7 @@ export class Recovery {
     if (!(yield* checkpointer.run(false, true))) {
       return refuse("io", "the disk cannot write the first checkpoint");
     }
+    state.pool.clock.shrink();
     return { ok: true, state, writer, checkpointer, damage, clean };
   }
 }

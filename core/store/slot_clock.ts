@@ -60,6 +60,20 @@ export class SlotClock {
     return slot;
   }
 
+  /** Gives back what went past the limit, once nothing is dirty. */
+  shrink(): void {
+    const { pages, slotPages } = this;
+    if (this.arena.slotCount <= this.limit || pages.dirtyCount > 0) return;
+    const end = this.arena.truncate(this.limit);
+    for (let slot = end; slot < slotPages.length; slot += 1) {
+      const page = slotPages[slot]!;
+      if (page < 0) continue;
+      pages.slots[page] = NO_SLOT;
+      slotPages[slot] = -1;
+    }
+    this.hand = 0;
+  }
+
   /** The page needs its slot no more. */
   release(page: number): void {
     const slot = this.pages.slots[page]!;
