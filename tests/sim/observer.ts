@@ -204,6 +204,8 @@ export class Observer {
       const lba = header.lba + index;
       const value =
         view === null || !hasBlocks(header.type) ? 0 : view.getUint32(at + index * stride);
+      // A healed block is as durable as it was before it rotted: that it rots is no loss of ours.
+      if (value !== 0 && log.values.get(lba) === value) continue;
       log.values.set(lba, value);
       log.ends.set(value, store.lastLsn);
       log.regionEnds.set(Math.floor(lba / REGION_BLOCKS), store.lastLsn);
