@@ -3,6 +3,7 @@
  * Sequences of random numbers differ from run to run (`randrepeat=0`), and blocks may be chosen
  * twice (`norandommap`), so that no server answers from a short list of hot blocks.
  */
+import { type FioJob, runFio } from "./fio.ts";
 import { cpuSecondsOf } from "./processes.ts";
 import type { Subject } from "./subject.ts";
 
@@ -10,8 +11,6 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 /** Part of the volume that is used; written once before anything is measured. */
 export const SPAN_BYTES = 128 * MIB;
-/** The rest of a fio run beside its measured time. */
-const FIO_EXTRA_MS = 20_000;
 
 export interface Workload {
   readonly name: string;
@@ -95,54 +94,7 @@ export async function measure(
   };
 }
 
-interface FioSide {
-  readonly iops: number;
-  readonly total_ios: number;
-  readonly clat_ns: { readonly percentile?: Readonly<Record<string, number>> };
-}
-
-interface FioJob {
-  readonly error: number;
-  readonly read: FioSide;
-  readonly write: FioSide;
-}
-
-/** One fio job; `seconds` 0 goes over the span once. */
-async function fio(uri: string, words: readonly string[], seconds: number): Promise<FioJob> {
-  const runtime = seconds > 0 ? ["--time_based", `--runtime=${seconds * 1000}ms`] : [];
-  const child = Bun.spawn(
-    [
-      "fio",
-      "--name=bench",
-      "--ioengine=nbd",
-      `--uri=${uri}`,
-      `--size=${SPAN_BYTES}`,
-      "--randrepeat=0",
-      "--norandommap",
-      "--output-format=json",
-      ...words,
-      ...runtime,
-    ],
-    {
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-      timeout: seconds * 1000 + FIO_EXTRA_MS,
-      killSignal: "SIGKILL",
-    },
-  );
-  const [stdout, stderr, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  const start = stdout.indexOf("{");
-  const job =
-    code === 0 && start >= 0
-      ? (JSON.parse(stdout.slice(start)) as { jobs: FioJob[] }).jobs[0]
-      : undefined;
-  if (job === undefined || job.error !== 0) {
-    throw new Error(`fio ${words.join(" ")} on ${uri} failed (${code}):\n${stderr}${stdout}`);
-  }
-  return job;
+/** One fio job over NBD; `seconds` 0 goes over the span once. */
+function fio(uri: string, words: readonly string[], seconds: number): Promise<FioJob> {
+  return runFio(["--ioengine=nbd", `--uri=${uri}`, `--size=${SPAN_BYTES}`, ...words], seconds);
 }
