@@ -372,7 +372,10 @@ export class Host implements HostMachine {
     const { parts } = this.made;
     if (parts.epoch === 0) return;
     const bound = parts.options.timing.peerTimeoutMs;
-    const debtor = parts.mirror.owing(nowMs, bound) ?? parts.policing.owing(nowMs, bound);
+    const debtor =
+      parts.mirror.owing(nowMs, bound) ??
+      parts.policing.owing(nowMs, bound) ??
+      this.made.points.owing(nowMs, bound);
     if (debtor === null) return;
     const name = parts.options.roster[debtor]?.name ?? `host ${debtor}`;
     parts.membership.suspect(nowMs, debtor, `${name} owes an answer for more than ${bound} ms`);

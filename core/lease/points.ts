@@ -60,6 +60,7 @@ export class Points {
   /** Sequencer: newest point each recipient has synced; the point under way, 0 = none. */
   private readonly told = new Uint32Array(LIMITS.hostCountMax);
   private pending: Point = 0;
+  private pendingSinceMs = 0;
   private isPointSent = false;
   private hasWritten = false;
   private nextTagMs = 0;
@@ -166,6 +167,20 @@ export class Points {
     if (this.sequencer === this.options.self) this.lead(nowMs);
   }
 
+  /**
+   * R16, at the sequencer: a recipient that has not synced the point under way for longer than the
+   * bound; joining hosts first. A disk that hangs shows here when no client flushes. To be asked
+   * only when nobody owes an acknowledgement: a mark that is missing is not the recipient's debt.
+   */
+  owing(nowMs: number, boundMs: number): HostId | null {
+    const { self } = this.options;
+    if (this.pending === 0 || this.isPointSent || this.sequencer !== self) return null;
+    if (nowMs - this.pendingSinceMs <= boundMs) return null;
+    const owes = (host: HostId): boolean => host !== self && this.told[host]! < this.pending;
+    const debtors = this.recipients.filter(owes);
+    return debtors.find((host) => !this.members.includes(host)) ?? debtors[0] ?? null;
+  }
+
   /** `settle` must follow. */
   expire(_nowMs: number): void {}
 
@@ -181,6 +196,7 @@ export class Points {
       this.hasWritten = false;
       this.nextTagMs = nowMs + this.options.intervalMs;
       this.pending = this.reached + 1;
+      this.pendingSinceMs = nowMs;
       this.isPointSent = false;
       this.sink.announce("tag", this.pending);
       return;

@@ -186,3 +186,31 @@ test("random order of deliveries: a point implies every mark and sync before it"
     expect(point).toBeGreaterThan(0);
   }
 });
+
+test("who does not sync a point owes it: joining hosts first, never the sequencer itself", () => {
+  const group = new Group(2, 3);
+  group.open(64);
+  const sequencer = group.points[0]!;
+  const owing = (): number | null => sequencer.owing(group.nowMs, 500);
+  group.points[1]!.wrote();
+  sequencer.wrote();
+  group.nowMs += INTERVAL_MS;
+  // Everything but the syncs: all three disks hang.
+  group.deliver([0, 1, 3]);
+  for (const host of [0, 1, 2]) expect(group.log).toContain(`sync ${host}`);
+  group.nowMs += 500;
+  expect(owing()).toBe(null);
+  group.nowMs += 1;
+  expect(owing()).toBe(2);
+  expect(group.points[1]!.owing(group.nowMs, 500)).toBe(null);
+  for (const run of group.queue(2, 2).splice(0)) run();
+  group.deliver([0, 1, 3]);
+  expect(owing()).toBe(1);
+  for (const run of group.queue(1, 2).splice(0)) run();
+  group.deliver([0, 1, 3]);
+  expect(owing()).toBe(null);
+  group.deliver();
+  expect(group.log).toContain("point 0 64 1");
+  group.nowMs += 10_000;
+  expect(owing()).toBe(null);
+});
