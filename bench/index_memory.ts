@@ -1,8 +1,8 @@
 /**
  * A fully written volume of 1 TiB with little memory for its index: how long a start takes, how
  * much memory the process has, what reads cost whose index is in memory, and others. The index is
- * written, the data is not (but for the blocks that are read): 2.2 GiB in a temporary file. Each row
- * is a process of its own. About two minutes:
+ * written, the data is not (but for the blocks that are read): 2.2 GiB in a temporary file. Each
+ * row is a process of its own. About two minutes:
  *
  *   bun bench/index_memory.ts [--directory DIR]
  */
