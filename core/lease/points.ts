@@ -169,13 +169,13 @@ export class Points {
 
   /**
    * R16, at the sequencer: a recipient that has not synced the point under way for longer than the
-   * bound; joining hosts first. A disk that hangs shows here when no client flushes. To be asked
-   * only when nobody owes an acknowledgement: a mark that is missing is not the recipient's debt.
+   * bound; joining hosts first. A disk that hangs shows here when no client flushes. Without a mark
+   * of some member nobody can sync, so nobody is blamed before the sequencer itself has.
    */
   owing(nowMs: number, boundMs: number): HostId | null {
     const { self } = this.options;
     if (this.pending === 0 || this.isPointSent || this.sequencer !== self) return null;
-    if (nowMs - this.pendingSinceMs <= boundMs) return null;
+    if (nowMs - this.pendingSinceMs <= boundMs || this.told[self]! < this.pending) return null;
     const owes = (host: HostId): boolean => host !== self && this.told[host]! < this.pending;
     const debtors = this.recipients.filter(owes);
     return debtors.find((host) => !this.members.includes(host)) ?? debtors[0] ?? null;
