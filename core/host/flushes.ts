@@ -38,7 +38,7 @@ export class Flushes {
     this.parts.mirror.takeBarriers();
     for (const op of again) {
       // A write that waits only for durability: its records exist, whoever looks next.
-      if (op.command !== COMMAND.flush) op.retry = true;
+      if (op.command !== COMMAND.flush) op.rewind();
       this.parts.dispatch(op);
     }
   }

@@ -188,8 +188,8 @@ export class Forwarding {
     op.sentBytes = range.offset + range.lengthBytes - op.offset;
     op.cursorLba = Math.ceil((op.offset + op.sentBytes) / BLOCK_BYTES);
     op.pieces += 1;
-    // The next piece is a first try, wherever the former went.
-    op.retry = false;
+    // The next piece is a first try, wherever the former went, unless it was executed before.
+    op.retry = op.wasRewound;
     if (op.sentBytes >= op.lengthBytes) this.parts.finish(op, OUTCOME.ok);
     else this.parts.dispatch(op);
   }

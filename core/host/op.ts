@@ -84,7 +84,10 @@ export class Op {
   originInc = 0;
   /** Number of the first record; record n of the request has `requestBase + n`. 0: none. */
   requestBase = 0;
+  /** The next record may have been appended already, here or elsewhere: it is looked up first. */
   retry = false;
+  /** All records of the op may have been. */
+  wasRewound = false;
   /** Epoch in which the request was first tried anywhere; 0 = not yet. */
   firstEpoch = 0;
 
@@ -128,6 +131,18 @@ export class Op {
     this.cursorLba = this.startLba;
   }
 
+  /**
+   * Whoever executes the op next begins at its first record, and looks each one up (R15). Place,
+   * number and bytes sent go back together: record n of a request has one number everywhere.
+   */
+  rewind(): void {
+    this.retry = true;
+    this.wasRewound = true;
+    this.cursorLba = this.startLba;
+    this.pieces = 0;
+    this.sentBytes = 0;
+  }
+
   /** Points `buffer` at memory of our own of at least `bytes`. */
   useOwnBuffer(bytes: number): void {
     if (this.own.length < bytes) this.own = new Uint8Array(Math.max(bytes, BLOCK_BYTES));
@@ -164,6 +179,7 @@ export class Op {
     this.dataAt = 0;
     this.requestBase = 0;
     this.retry = false;
+    this.wasRewound = false;
     this.firstEpoch = 0;
     this.pieces = 0;
     this.leaseEpoch = 0;

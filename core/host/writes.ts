@@ -184,10 +184,7 @@ export class Writes {
   /** Gives up the lease; whoever executes the op next begins at its first record. */
   rewind(op: Op, maybeExecuted: boolean): void {
     this.release(op);
-    if (!maybeExecuted && op.pieces === 0) return;
-    op.retry = true;
-    op.cursorLba = op.startLba;
-    op.pieces = 0;
+    if (maybeExecuted || op.pieces > 0) op.rewind();
   }
 
   private resume(op: Op): void {
