@@ -77,6 +77,9 @@ export const ROOT_FLAG = {
   inexact: 1,
 } as const;
 
+/** Snapshots in a store, those being given up included. */
+export const SNAPSHOTS_MAX = 1024;
+
 /** Nodes and pages that nobody holds but that are still counted. More of them hold up writes. */
 export const GRAVE_MAX = 2 ** 20;
 
@@ -97,10 +100,41 @@ export const ROOT = struct({
     }),
     LIMITS.volumeCountMax * 2,
   ),
-  /** What is being given up: its blocks still count as live in `segments`. */
-  graveNodes: list(struct({ volume: u32, number: u32, place: u64, bytes: u32 }), GRAVE_MAX),
+  /**
+   * Snapshots, oldest first. `order` numbers all that were ever made, of all volumes. `isDying`: it
+   * is being given up, region by region.
+   */
+  snapshots: list(
+    struct({
+      volume: u32,
+      id: u32,
+      order: u64,
+      isDying: u8,
+      blocks: u64,
+      nodes: list(struct({ number: u32, place: u64, bytes: u32 }), 2 ** 22),
+    }),
+    SNAPSHOTS_MAX,
+  ),
+  /** `order` of the snapshot made last; 0 = none ever. */
+  lastOrder: u64,
+  /**
+   * What a volume gave up and `segments` still counts: all of its blocks but those that the
+   * snapshots up to `order` have, too.
+   */
+  graveNodes: list(
+    struct({ volume: u32, number: u32, place: u64, bytes: u32, order: u64 }),
+    GRAVE_MAX,
+  ),
   gravePages: list(
-    struct({ volume: u32, region: u64, place: u64, units: u16, entryCount: u16, lostCount: u16 }),
+    struct({
+      volume: u32,
+      region: u64,
+      place: u64,
+      units: u16,
+      entryCount: u16,
+      lostCount: u16,
+      order: u64,
+    }),
     GRAVE_MAX,
   ),
   /** `liveBlocks`: entries of all pages, each page once, that point into the segment. */

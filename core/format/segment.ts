@@ -91,6 +91,10 @@ export const ITEM_KIND = {
   node: 3,
   /** A chunk of a checkpoint's root. */
   root: 4,
+  /** The volume `subject`, as it is now, is kept as snapshot `number`. No body. */
+  snapshot: 5,
+  /** Snapshot `number` of the volume `subject` is given up. No body. */
+  drop: 6,
 } as const;
 
 export const ITEM = layout(
@@ -108,11 +112,11 @@ export const ITEM = layout(
     bodyBytes: "u32",
     /** CRC-32 of the body; of a move: of the places alone (its blocks carry their own). */
     bodyCheck: "u32",
-    /** Segment moved from, volume of a page or node, number of a root chunk. */
+    /** Segment moved from, volume of a page, node or snapshot, number of a root chunk. */
     subject: "u32",
     /**
-     * Blocks of a move, region of a page, number of a node, place of a root's chunk before (0 =
-     * none).
+     * Blocks of a move, region of a page, number of a node or snapshot, place of a root's chunk
+     * before (0 = none).
      */
     number: "u64",
   },
@@ -289,7 +293,7 @@ export function decodeItemHeader(
   out.subject = ITEM.subject.get(view, at);
   out.number = ITEM.number.get(view, at);
   if (out.kind === ITEM_KIND.move && out.bodyBytes !== moveBodyBytes(out.number)) return false;
-  return out.kind >= 1 && out.kind <= 4 && out.bodyBytes % PLACE_UNIT === 0 && out.number >= 0;
+  return out.kind >= 1 && out.kind <= 6 && out.bodyBytes % PLACE_UNIT === 0 && out.number >= 0;
 }
 
 /** True if the body behind a decoded item header is whole; of a move: its places. */

@@ -13,7 +13,7 @@ import {
   type RecordHeader,
   STORED_BLOCK_BYTES,
 } from "../format/record.ts";
-import { PLACE_UNIT } from "../format/segment.ts";
+import { ITEM_KIND, PLACE_UNIT } from "../format/segment.ts";
 import { NO_PAGE } from "./index_node.ts";
 import type { StoreState } from "./state.ts";
 import type { VolumeIndex } from "./volume_index.ts";
@@ -89,6 +89,17 @@ function applyTag(
   const region = Math.floor(lba / REGION_BLOCKS);
   if (lba + blockCount <= (region + 1) * REGION_BLOCKS) volume.tagRegion(region, epoch, point);
   else volume.tagRange(lba, blockCount, epoch, point);
+}
+
+/** Applies an item that keeps or gives up a snapshot; others are nothing to the state. */
+export function applySnapshot(
+  state: StoreState,
+  kind: number,
+  volumeId: number,
+  snapshot: number,
+): void {
+  if (kind === ITEM_KIND.snapshot) state.addSnapshot(volumeId, snapshot);
+  else if (kind === ITEM_KIND.drop) state.dropSnapshot(volumeId, snapshot);
 }
 
 /**

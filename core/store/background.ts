@@ -9,21 +9,18 @@
 import type { Checkpointer } from "./checkpointer.ts";
 import type { Cleaner } from "./cleaner.ts";
 import { MIB } from "../base/units.ts";
-import { NODE_REGIONS } from "../format/checkpoint.ts";
 import type { LogWriter } from "./log_writer.ts";
-import { NO_PAGE } from "./index_node.ts";
 import type { PageCache } from "./page_cache.ts";
 import { NO_SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
 import { type Task, WAIT } from "./task.ts";
+import { Undertaker } from "./undertaker.ts";
 
 /** Share of live data in the segments in use below which they are cleaned rather than added to. */
 const THIN_FILL = 0.7;
 /** The same while clients wait. */
 const THIN_FILL_URGENT = 0.55;
 
-/** Pages given up in one turn. */
-const GRAVES_PER_TURN = 512;
 /** Log after which a checkpoint begins at the latest: a start after a crash is soon over. */
 const LOG_BYTES_MAX = 512 * MIB;
 
@@ -33,13 +30,12 @@ export class Background {
   private exhaustedAt = -1;
   private progressMark = -1;
   private progressCount = 0;
-  private buried = 0;
   private readonly intervalBytes: number;
   private readonly state: StoreState;
   private readonly writer: LogWriter;
   private readonly checkpointer: Checkpointer;
   private readonly cleaner: Cleaner;
-  private readonly cache: PageCache;
+  private readonly undertaker: Undertaker;
 
   constructor(
     state: StoreState,
@@ -53,7 +49,7 @@ export class Background {
     this.writer = writer;
     this.checkpointer = checkpointer;
     this.cleaner = cleaner;
-    this.cache = cache;
+    this.undertaker = new Undertaker(state, cache, () => this.mustStop);
     const { segmentBytes, segmentCount } = state.geometry;
     // About 3 % of the store, so that rewriting its whole index costs a tenth of the log.
     const share = Math.ceil(segmentCount / 32);
@@ -99,7 +95,7 @@ export class Background {
     if (this.isCheckpointDue) {
       return this.checkpointer.run(false, clock.isTight);
     }
-    if (!graveyard.isEmpty) return this.drainGraveyard();
+    if (!graveyard.isEmpty || this.state.hasDying) return this.undertaker.run();
     if (segments.freeCount >= geometry.cleanBelow) {
       this.isExhausted = false;
       return null;
@@ -154,47 +150,6 @@ export class Background {
   private *clean(segment: number): Task<boolean> {
     yield* this.cleaner.clean(segment);
     return true;
-  }
-
-  /** Gives up what no version has any more, page by page; stops when something presses more. */
-  private *drainGraveyard(): Task<boolean> {
-    const { pool } = this.state;
-    const { nodes, pages } = pool.graveyard;
-    for (let grave = pages[0]; grave !== undefined; grave = pages[0]) {
-      while (!this.cache.bringPage(grave.page, grave.volume, grave.region)) yield WAIT.page;
-      pool.uncount(grave.page, NO_PAGE);
-      pool.dropPage(grave.page);
-      pages.shift();
-      if (this.isTurnOver()) {
-        if (this.mustStop) return true;
-        yield WAIT.turn;
-      }
-    }
-    for (let node = nodes[0]; node !== undefined; node = nodes[0]) {
-      for (let region = 0; region < NODE_REGIONS; region += 1) {
-        const page = node.pages[region]!;
-        if (page === NO_PAGE) continue;
-        const number = node.number * NODE_REGIONS + region;
-        while (!this.cache.bringPage(page, node.volume, number)) yield WAIT.page;
-        pool.uncount(page, NO_PAGE);
-        pool.dropPage(page);
-        // Its stored version still has the page: a checkpoint before the rest must write it anew.
-        node.pages[region] = NO_PAGE;
-        pool.touchNode(node);
-        if (this.isTurnOver()) {
-          if (this.mustStop) return true;
-          yield WAIT.turn;
-        }
-      }
-      nodes.shift();
-      pool.dropNode(node);
-    }
-    return true;
-  }
-
-  private isTurnOver(): boolean {
-    this.buried += 1;
-    return this.buried % GRAVES_PER_TURN === 0;
   }
 
   private get mustStop(): boolean {

@@ -102,9 +102,15 @@ export class StoreCheck {
     if (state.pool.isInexact) yield* pages.recount();
     const forward = yield* this.rollForward(state, superblock, pages);
     yield* this.checkCounts(state, pages);
-    for (const volume of state.volumes.values()) this.blocksTotal += volume.usedBlocks;
-    for (const volume of state.volumes.values()) {
-      for (const node of volume.nodes) if (node !== null) yield* this.checkNode(volume, node);
+    this.blocksTotal = state.segments.liveBlockCount;
+    for (const volume of state.volumes.keys()) {
+      let newer: VolumeIndex | null = null;
+      for (const version of state.versionsOf(volume)) {
+        // What a dropped snapshot had may have been written over: the log names it again.
+        if (version.isDying) continue;
+        yield* this.checkVersion(version, newer);
+        newer = version;
+      }
     }
     yield* this.scan.run();
     return this.report(state, superblock, forward);
@@ -168,7 +174,15 @@ export class StoreCheck {
     };
   }
 
-  private *checkNode(volume: VolumeIndex, node: IndexNode): Task<void> {
+  /** Checks what a version has and the one after it, checked before, has not. */
+  private *checkVersion(version: VolumeIndex, newer: VolumeIndex | null): Task<void> {
+    for (const node of version.nodes) {
+      if (node === null || newer?.nodes[node.number] === node) continue;
+      yield* this.checkNode(version, node, newer);
+    }
+  }
+
+  private *checkNode(volume: VolumeIndex, node: IndexNode, newer: VolumeIndex | null): Task<void> {
     const { window } = this.scan;
     for (let region = 0; region < NODE_REGIONS; region += 1) {
       if (node.pages[region] === NO_PAGE) continue;
@@ -176,7 +190,7 @@ export class StoreCheck {
       const end = Math.min(first + REGION_BLOCKS, volume.blocks);
       for (let lba = first; lba < end; lba += 1) {
         const place = volume.placeAt(lba);
-        if (place === HOLE_PLACE) continue;
+        if (place === HOLE_PLACE || newer?.placeAt(lba) === place) continue;
         if (place === LOST_PLACE) {
           this.found.addLost(volume.id, lba, 1);
           continue;

@@ -36,6 +36,8 @@ interface Wanted {
   readonly volume: VolumeId;
   readonly number: number;
   readonly version: VolumeIndex | null;
+  /** Of the graveyard's; see `GraveNode`. */
+  readonly order: number;
 }
 
 export class CheckpointLoader {
@@ -59,13 +61,14 @@ export class CheckpointLoader {
   *load(superblock: Superblock): Task<boolean> {
     const root = yield* this.findRoot(superblock);
     if (root === null || !this.takeRoot(root)) return false;
-    if (root.graveNodes.length > 0 || root.gravePages.length > 0) this.sharedPages = new Map();
+    const extra = root.snapshots.length + root.graveNodes.length + root.gravePages.length;
+    if (extra > 0) this.sharedPages = new Map();
     yield* this.loadNodes();
     for (const grave of root.gravePages) this.takeGravePage(grave);
     const { pool } = this.state;
-    for (const volume of this.state.volumes.values()) {
-      for (const node of volume.nodes) {
-        if (node !== null) volume.usedBlocks += node.usedBlocks(pool.pages);
+    for (const version of [...this.state.volumes.values(), ...this.state.snapshots]) {
+      for (const node of version.nodes) {
+        if (node !== null) version.usedBlocks += node.usedBlocks(pool.pages);
       }
     }
     return true;
@@ -128,8 +131,9 @@ export class CheckpointLoader {
       const volume = state.addVolume({ id, blocks: stored.blocks });
       if (!this.takeNodes(volume, stored.nodes)) return false;
     }
-    for (const { volume, number, place, bytes } of root.graveNodes) {
-      this.wanted.push({ place, bytes, volume: volume as VolumeId, number, version: null });
+    if (!this.takeSnapshots(root)) return false;
+    for (const { volume, number, place, bytes, order } of root.graveNodes) {
+      this.wanted.push({ place, bytes, volume: volume as VolumeId, number, version: null, order });
     }
     for (const { place, units } of root.gravePages) {
       if (!state.geometry.holdsItem(place, units * PLACE_UNIT)) return false;
@@ -153,6 +157,23 @@ export class CheckpointLoader {
     return true;
   }
 
+  private takeSnapshots(root: Root): boolean {
+    const { state } = this;
+    state.lastOrder = root.lastOrder;
+    for (const { volume: id, id: number, order, isDying, blocks, nodes } of root.snapshots) {
+      const volume = state.volume(id);
+      if (volume === undefined || blocks < 1 || blocks > volume.blocks) return false;
+      if (order > root.lastOrder || order <= (volume.older?.order ?? 0)) return false;
+      const snapshot = state.adoptSnapshot(volume, number, order, blocks);
+      snapshot.isDying = isDying === 1;
+      for (const node of nodes) {
+        if (node.number >= snapshot.nodes.length) return false;
+        this.wanted.push({ ...node, volume: volume.id, version: snapshot, order: 0 });
+      }
+    }
+    return true;
+  }
+
   private takeNodes(version: VolumeIndex, nodes: Root["volumes"][number]["nodes"]): boolean {
     let next = 0;
     for (const stored of nodes) {
@@ -163,7 +184,8 @@ export class CheckpointLoader {
         version.wideEpochs[each] = stored.tagEpoch;
         version.widePoints[each] = stored.tagPoint;
       }
-      if (place !== 0) this.wanted.push({ place, bytes, volume: version.id, number, version });
+      if (place !== 0)
+        this.wanted.push({ place, bytes, volume: version.id, number, version, order: 0 });
     }
     return true;
   }
@@ -181,7 +203,7 @@ export class CheckpointLoader {
         last = yield* this.loadNode(each, this.aheadOf(index));
       }
       if (each.version !== null) each.version.nodes[each.number] = last;
-      else this.state.pool.graveyard.nodes.push(last);
+      else this.state.pool.graveyard.nodes.push({ node: last, order: each.order });
     }
   }
 
@@ -270,7 +292,8 @@ export class CheckpointLoader {
   private takeGravePage(grave: Root["gravePages"][number]): void {
     const { pool } = this.state;
     const page = this.takePage(grave.place, grave.units, grave.entryCount, grave.lostCount);
-    pool.graveyard.pages.push({ page, volume: grave.volume as VolumeId, region: grave.region });
+    const { region, order } = grave;
+    pool.graveyard.pages.push({ page, volume: grave.volume as VolumeId, region, order });
   }
 
   private loseNode(node: IndexNode, wanted: Wanted): void {

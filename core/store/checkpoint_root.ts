@@ -7,7 +7,7 @@ import {
   STORED_SEGMENT,
 } from "../format/checkpoint.ts";
 import type { Decoded } from "../format/codec.ts";
-import type { GravePage } from "./graveyard.ts";
+import type { GraveNode, GravePage } from "./graveyard.ts";
 import type { IndexNode } from "./index_node.ts";
 import { SEGMENT } from "./segment_table.ts";
 import type { StoreState } from "./state.ts";
@@ -24,6 +24,15 @@ interface VersionCut {
   readonly widePoints: Uint32Array;
 }
 
+interface SnapshotCut {
+  readonly id: number;
+  readonly snapshot: number;
+  readonly order: number;
+  readonly isDying: boolean;
+  readonly blocks: number;
+  readonly nodes: readonly (IndexNode | null)[];
+}
+
 /**
  * The state at a checkpoint's cut. Nodes are referred to, not copied: those to be written are
  * held by the checkpoint, and the others keep saying where their stored version lies, which is
@@ -32,7 +41,9 @@ interface VersionCut {
 export class RootCut {
   private readonly state: StoreState;
   private readonly volumes: VersionCut[];
-  private readonly graveNodes: IndexNode[];
+  private readonly snapshots: SnapshotCut[];
+  private readonly lastOrder: number;
+  private readonly graveNodes: GraveNode[];
   private readonly gravePages: GravePage[];
   private readonly segmentStates: Uint8Array;
   private readonly stamps: Float64Array;
@@ -52,6 +63,15 @@ export class RootCut {
       wideEpochs: volume.wideEpochs.slice(),
       widePoints: volume.widePoints.slice(),
     }));
+    this.snapshots = state.snapshots.map(({ id, snapshot, order, isDying, blocks, nodes }) => ({
+      id,
+      snapshot,
+      order,
+      isDying,
+      blocks,
+      nodes: nodes.slice(),
+    }));
+    this.lastOrder = state.lastOrder;
     this.graveNodes = pool.graveyard.nodes.slice();
     this.gravePages = pool.graveyard.pages.slice();
     this.segmentStates = segments.state.slice();
@@ -73,19 +93,30 @@ export class RootCut {
         blocks: volume.blocks,
         nodes: nodesOf(volume),
       })),
-      graveNodes: this.graveNodes.map(({ volume, number, place, bytes }) => ({
-        volume,
-        number,
-        place,
-        bytes,
+      snapshots: this.snapshots.map(({ id, snapshot, order, isDying, blocks, nodes }) => ({
+        volume: id,
+        id: snapshot,
+        order,
+        isDying: isDying ? 1 : 0,
+        blocks,
+        nodes: storedNodesOf(nodes),
       })),
-      gravePages: this.gravePages.map(({ page, volume, region }) => ({
+      lastOrder: this.lastOrder,
+      graveNodes: this.graveNodes.map(({ node, order }) => ({
+        volume: node.volume,
+        number: node.number,
+        place: node.place,
+        bytes: node.bytes,
+        order,
+      })),
+      gravePages: this.gravePages.map(({ page, volume, region, order }) => ({
         volume,
         region,
         place: pages.places[page]!,
         units: pages.units[page]!,
         entryCount: pages.counts[page]!,
         lostCount: pages.losts[page]!,
+        order,
       })),
       segments: this.segments(),
       metas: this.documents(),
@@ -139,6 +170,17 @@ function nodesOf(volume: VersionCut): RootNode[] {
     else nodes.push({ number, run: 1, place, bytes: node?.bytes ?? 0, tagEpoch, tagPoint });
   }
   return nodes;
+}
+
+function storedNodesOf(
+  nodes: readonly (IndexNode | null)[],
+): { number: number; place: number; bytes: number }[] {
+  const stored: { number: number; place: number; bytes: number }[] = [];
+  for (const node of nodes) {
+    if (node === null || node.place === 0) continue;
+    stored.push({ number: node.number, place: node.place, bytes: node.bytes });
+  }
+  return stored;
 }
 
 /** Root chunks are smaller in stores with very small segments. */

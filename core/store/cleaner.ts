@@ -35,7 +35,7 @@ import type { LogWriter } from "./log_writer.ts";
 import type { StoreState } from "./state.ts";
 import type { PageCache } from "./page_cache.ts";
 import { type Task, type TaskIo, WAIT } from "./task.ts";
-import type { VolumeIndex } from "./volume_index.ts";
+import { HEAD, type VolumeIndex } from "./volume_index.ts";
 
 /** Bytes read in one turn. */
 const WINDOW_BYTES = 256 * 1024;
@@ -311,6 +311,8 @@ export class Cleaner {
 
   /** Moves those of `count` blocks that are still live; clients may have written meanwhile. */
   private moveSome(segment: number, windowStart: number, from: number, count: number): void {
+    // What was given up meanwhile must be counted as dead before what it shared is moved.
+    if (!this.state.pool.graveyard.isEmpty) return;
     let kept = 0;
     for (let index = from; index < from + count; index += 1) {
       const at = this.found[index]!;
@@ -368,7 +370,8 @@ export class Cleaner {
     const lba = ENTRY.lba.get(this.view, at);
     const isWhole = verifyEntry(this.buffer, this.view, at, id, lba);
     if (isWhole && version.checkAt(lba) === (ENTRY.check.get(this.view, at) & 0xffff)) return true;
-    this.report(id, lba, "its checksum does not match (found by the cleaner)");
+    if (version.snapshot === HEAD)
+      this.report(id, lba, "its checksum does not match (found by the cleaner)");
     return false;
   }
 }

@@ -133,15 +133,16 @@ export class IndexPool {
   }
 
   /**
-   * A version gives up a page: its blocks are live no more, but for those that the version before
-   * it has, too (in its page `older` of the same region).
+   * A version gives up a page: its blocks are live no more, but for those that its neighbours, the
+   * versions before and after it, have in their pages of the same region.
    */
-  uncount(page: number, older: number): void {
-    if (page === older) return;
+  uncount(page: number, older: number, newer: number): void {
+    if (page === older || page === newer) return;
     for (let block = 0; block < REGION_BLOCKS; block += 1) {
       const place = this.placeIn(page, block);
       if (place <= LOST_PLACE) continue;
       if (older !== NO_PAGE && this.placeIn(older, block) === place) continue;
+      if (newer !== NO_PAGE && this.placeIn(newer, block) === place) continue;
       this.segments.dropBlock(place);
     }
   }

@@ -94,6 +94,14 @@ export class PageCache {
     return page === NO_PAGE || this.bringPage(page, version.id, Math.floor(lba / REGION_BLOCKS));
   }
 
+  /** The same, and what the version before has of the block, as a change of it needs. */
+  bringBoth(version: VolumeIndex, lba: number): boolean {
+    const older = version.olderPage(lba);
+    const region = Math.floor(lba / REGION_BLOCKS);
+    const isOlder = older === NO_PAGE || this.bringPage(older, version.id, region);
+    return this.bring(version, lba) && isOlder;
+  }
+
   /** The same of a page, and keeps it from being taken for what comes next. */
   bringPage(page: number, volume: VolumeId, region: number): boolean {
     const { pool } = this.state;

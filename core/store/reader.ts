@@ -41,7 +41,7 @@ import {
   whyBad,
 } from "./read_run.ts";
 import type { StoreState } from "./state.ts";
-import type { VolumeIndex } from "./volume_index.ts";
+import { HEAD, type VolumeIndex } from "./volume_index.ts";
 
 /** Blocks one slot reads at once. */
 const SLOT_BLOCKS_MAX = 31;
@@ -363,7 +363,9 @@ export class StoreReader {
   private failBlock(job: ReadJob, lba: number, place: number, why: string): void {
     job.failed = true;
     // Overwritten meanwhile: nothing is left to heal, but this read has no answer.
-    if (this.pointsAt(job.volume, lba, place)) this.events.badBlock(job.volume.id, lba, why);
+    const { volume } = job;
+    if (volume.snapshot !== HEAD || !this.pointsAt(volume, lba, place)) return;
+    this.events.badBlock(volume.id, lba, why);
   }
 
   /** False if the block is known to lie elsewhere by now. */
@@ -423,7 +425,7 @@ export class StoreReader {
 
   private noteBad(job: ReadJob, lba: number, why: string): void {
     job.failed = true;
-    this.bad.push({ volume: job.volume.id, lba, why });
+    if (job.volume.snapshot === HEAD) this.bad.push({ volume: job.volume.id, lba, why });
   }
 
   /** `check`: the index's bits of the block, or ANY_CHECK. */

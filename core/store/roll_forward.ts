@@ -34,8 +34,8 @@ import {
 } from "../format/segment.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { crc32 } from "../base/checksum.ts";
-import type { VolumeId } from "../base/units.ts";
-import { applyBlocks, applyMove, applyRecord, isApplicable } from "./apply.ts";
+import { REGION_BLOCKS, type VolumeId } from "../base/units.ts";
+import { applyBlocks, applyMove, applyRecord, applySnapshot, isApplicable } from "./apply.ts";
 import type { Damage } from "./damage.ts";
 import { LOST_PLACE } from "./index_pool.ts";
 import { LogCursor } from "./log_cursor.ts";
@@ -181,7 +181,9 @@ export class RollForward {
     if (decodeItemHeader(buffer, view, at, this.item)) {
       const length = ITEM_HEADER_BYTES + this.item.bodyBytes;
       if (at + length > end) return 0;
-      if (this.item.kind === ITEM_KIND.move) yield* this.applyMoves(cursor, at, isWhole);
+      const { kind, subject, number } = this.item;
+      if (kind === ITEM_KIND.move) yield* this.applyMoves(cursor, at, isWhole);
+      else applySnapshot(this.state, kind, subject, number);
       return length;
     }
     if (at + RECORD_HEADER_BYTES > end) return 0;
@@ -257,13 +259,20 @@ export class RollForward {
         this.damage.add("block", 0, 0, 1, cursor.segment, "a moved block does not verify");
       } else if (source > LOST_PLACE) {
         const check = ENTRY.check.get(view, entryAt);
-        for (const version of this.state.versionsOf(volume)) {
-          yield* this.pages.readyAt(version, lba);
-        }
+        yield* this.readyToMove(volume as VolumeId, lba);
         applyMove(this.state, volume, lba, source, cursor.placeAt(entryAt), check);
       }
       entryAt += STORED_BLOCK_BYTES;
       sourceAt += MOVE_SOURCE.sizeBytes;
+    }
+  }
+
+  private *readyToMove(volume: VolumeId, lba: number): Task<void> {
+    const { state, pages } = this;
+    if (!state.pool.graveyard.isEmpty) yield* pages.settleGraves(volume, lba);
+    const region = Math.floor(lba / REGION_BLOCKS);
+    for (const version of state.versionsOf(volume)) {
+      yield* pages.readyPage(version.pageOf(lba), volume, region);
     }
   }
 
@@ -281,7 +290,10 @@ export class RollForward {
     const lba =
       DIRECTORY.lbaLow.get(view, entryAt) + DIRECTORY.lbaHigh.get(view, entryAt) * 4294967296;
     // Items of the store's own: pages are checked when they are loaded, moves are not made.
-    if (type >= 128) return ITEM_HEADER_BYTES + count;
+    if (type >= 128) {
+      applySnapshot(this.state, type - 128, volumeId, lba);
+      return ITEM_HEADER_BYTES + count;
+    }
     this.damage.add("record", volumeId, lba, count, cursor.segment, "its header does not verify");
     if (type === RECORD_TYPE.meta) {
       this.damage.lostRecords += 1;

@@ -7,7 +7,7 @@ import { type Epoch, REGION_BLOCKS, type VolumeId } from "../base/units.ts";
 import { META_SLOTS } from "../format/checkpoint.ts";
 import type { StoreVolume } from "./contract.ts";
 import type { Geometry } from "./geometry.ts";
-import type { IndexNode } from "./index_node.ts";
+import { type IndexNode, NO_PAGE } from "./index_node.ts";
 import { IndexPool } from "./index_pool.ts";
 import { SegmentTable } from "./segment_table.ts";
 import { HEAD, VolumeIndex } from "./volume_index.ts";
@@ -24,7 +24,9 @@ export class StoreState {
   readonly streamSeqs = new Float64Array(LIMITS.hostCountMax);
   /** Durable records lost to damage and not made good since; see `Superblock.lostRecords`. */
   lostRecords = 0;
-  /** The head and the snapshots of each volume, in the order of their making. */
+  /** `order` of the snapshot made last. */
+  lastOrder = 0;
+  /** The head of each volume and its snapshots, newest first. */
   private readonly versions = new Map<number, VolumeIndex[]>();
 
   /** `indexBytes`: memory for the index. */
@@ -35,15 +37,88 @@ export class StoreState {
   }
 
   addVolume(volume: StoreVolume): VolumeIndex {
-    const index = new VolumeIndex(volume.id, HEAD, volume.blocks, this.pool);
+    const index = new VolumeIndex(volume.id, HEAD, 0, volume.blocks, this.pool);
     this.volumes.set(volume.id, index);
     this.versions.set(volume.id, [index]);
     return index;
   }
 
-  /** The head and all snapshots of a volume; none if it is not known. */
+  /** The head and all snapshots of a volume, newest first; none if it is not known. */
   versionsOf(id: VolumeId | number): readonly VolumeIndex[] {
     return this.versions.get(id) ?? [];
+  }
+
+  /** A snapshot is being given up. */
+  get hasDying(): boolean {
+    for (const versions of this.versions.values()) {
+      if (versions.length > 1 && versions.some((version) => version.isDying)) return true;
+    }
+    return false;
+  }
+
+  /** All snapshots, oldest first within a volume, those being given up included. */
+  get snapshots(): VolumeIndex[] {
+    return [...this.versions.values()].flatMap((versions) => versions.slice(1).reverse());
+  }
+
+  /** A snapshot that can be read. */
+  snapshot(volume: VolumeId | number, id: number): VolumeIndex | undefined {
+    return this.versionsOf(volume).find((each) => each.snapshot === id && !each.isDying);
+  }
+
+  /** Keeps the volume as it is now. False if there is such a snapshot, or no such volume. */
+  addSnapshot(volume: VolumeId | number, id: number): boolean {
+    const head = this.volumes.get(volume);
+    if (head === undefined || id === HEAD || this.snapshot(volume, id) !== undefined) return false;
+    this.lastOrder += 1;
+    this.versions.get(volume)?.splice(1, 0, head.fork(id, this.lastOrder));
+    return true;
+  }
+
+  /** A snapshot of a checkpoint, newer than those adopted before. */
+  adoptSnapshot(volume: VolumeIndex, id: number, order: number, blocks: number): VolumeIndex {
+    const snapshot = new VolumeIndex(volume.id, id, order, blocks, this.pool);
+    snapshot.older = volume.older;
+    volume.older = snapshot;
+    this.versions.get(volume.id)?.splice(1, 0, snapshot);
+    return snapshot;
+  }
+
+  /** Begins to give up a snapshot. False if there is none. */
+  dropSnapshot(volume: VolumeId | number, id: number): boolean {
+    const found = this.snapshot(volume, id);
+    if (found === undefined) return false;
+    found.isDying = true;
+    return true;
+  }
+
+  /** A dying snapshot has given up everything. */
+  forgetSnapshot(snapshot: VolumeIndex): void {
+    const versions = this.versions.get(snapshot.id) ?? [];
+    const at = versions.indexOf(snapshot);
+    versions.splice(at, 1);
+    for (const version of versions) if (version.older === snapshot) version.older = snapshot.older;
+  }
+
+  /** The page of a region in the nearest version after this snapshot that has not given it up. */
+  newerPage(snapshot: VolumeIndex, lba: number): number {
+    const versions = this.versionsOf(snapshot.id);
+    for (let at = versions.indexOf(snapshot) - 1; at >= 0; at -= 1) {
+      const version = versions[at] as VolumeIndex;
+      const page = version.pageOf(lba);
+      if (page !== NO_PAGE || !version.isDying) return page;
+    }
+    return NO_PAGE;
+  }
+
+  /** The page of a region in the newest snapshot up to `order`, for what was given up then. */
+  pageUpTo(volume: VolumeId, order: number, lba: number): number {
+    for (const version of this.versionsOf(volume).slice(1)) {
+      if (version.order > order) continue;
+      const page = version.pageOf(lba);
+      if (page !== NO_PAGE || !version.isDying) return page;
+    }
+    return NO_PAGE;
   }
 
   volume(id: VolumeId | number): VolumeIndex | undefined {
@@ -57,7 +132,7 @@ export class StoreState {
         for (const node of version.nodes) if (node !== null) yield node;
       }
     }
-    yield* this.pool.graveyard.nodes;
+    for (const { node } of this.pool.graveyard.nodes) yield node;
   }
 
   /** A page does not verify: its blocks are lost in every version that holds it. Their number. */

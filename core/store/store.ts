@@ -47,6 +47,7 @@ import { StoreEngine } from "./engine.ts";
 import { tellExtents, type Visit } from "./extents.ts";
 import { ROOM } from "./log_lane.ts";
 import type { Scrubber } from "./scrubber.ts";
+import { Snapshots } from "./snapshots.ts";
 import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
@@ -63,6 +64,7 @@ export class Store {
   lastLength = 0;
   /** End of the last record in the log, in bytes appended since open. Grows; not on disk. */
   lastLsn: Lsn = 0;
+  readonly snapshots: Snapshots;
   private readonly engine: StoreEngine;
   private readonly documents = new Documents();
   private readonly header = new RecordHeader();
@@ -78,6 +80,7 @@ export class Store {
     const flush = (): boolean => this.documents.flush(this.engine.live, append);
     const save = (bytes: Uint8Array): void => this.keep(SCRUB_SLOT, bytes);
     this.engine = new StoreEngine(options, disk, sink, trace, rules, flush, save);
+    this.snapshots = new Snapshots(this.engine);
   }
 
   /** Makes a new store on the disk, whatever lies there. Answer: sink.storeOpened. */
@@ -130,7 +133,8 @@ export class Store {
       const most = geometry.liveBytesMax(state.segments.reservedCount, from);
       if (state.liveBytes + bytes > most) {
         // What is being given up still counts.
-        return this.later(state.segments.canGrow || !state.pool.graveyard.isEmpty);
+        const isGivenUp = !state.pool.graveyard.isEmpty || state.hasDying;
+        return this.later(state.segments.canGrow || isGivenUp);
       }
     }
     const isClient = from === "client" || from === "overwrite";
@@ -158,8 +162,8 @@ export class Store {
     const index = live.state.volume(volume);
     if (index === undefined) return OUTCOME.invalid;
     if (live.state.pool.clock.isTight) return this.later(true);
-    const isFirst = live.cache.bring(index, lba);
-    const isLast = live.cache.bring(index, lba + Math.max(1, blockCount) - 1);
+    const isFirst = live.cache.bringBoth(index, lba);
+    const isLast = live.cache.bringBoth(index, lba + Math.max(1, blockCount) - 1);
     return isFirst && isLast ? OUTCOME.ok : this.later(true);
   }
 
@@ -314,15 +318,11 @@ export class Store {
     return told;
   }
 
-  /**
-   * Where the block lies (0 a hole, 1 lost, below 0 not known until its page of the index is in
-   * memory: ask again later): compare before and after to see it change.
-   */
+  /** Where the block lies (0 a hole, 1 lost, below 0 not known yet: ask later); to see it change. */
   placeOf(volume: VolumeId, lba: number): number {
-    const { live } = this.engine;
     const index = this.index(volume);
-    if (live === null || index === undefined) return HOLE_PLACE;
-    live.cache.bring(index, lba);
+    if (index === undefined) return HOLE_PLACE;
+    this.engine.live?.cache.bring(index, lba);
     return index.placeAt(lba);
   }
 

@@ -23,6 +23,12 @@ export class VolumeIndex {
   readonly id: VolumeId;
   /** Number of the snapshot, HEAD for the volume itself. */
   readonly snapshot: number;
+  /** Of a snapshot: its place among all that were ever made. */
+  readonly order: number;
+  /** The version before this one, in the order of their making; null for the first. */
+  older: VolumeIndex | null = null;
+  /** A snapshot that is being given up, region by region. */
+  isDying = false;
   blocks: number;
   /** Blocks with data. */
   usedBlocks = 0;
@@ -32,9 +38,10 @@ export class VolumeIndex {
   widePoints: Uint32Array;
   private readonly pool: IndexPool;
 
-  constructor(id: VolumeId, snapshot: number, blocks: number, pool: IndexPool) {
+  constructor(id: VolumeId, snapshot: number, order: number, blocks: number, pool: IndexPool) {
     this.id = id;
     this.snapshot = snapshot;
+    this.order = order;
     this.blocks = blocks;
     this.pool = pool;
     const nodeCount = Math.ceil(blocks / NODE_BLOCKS);
@@ -61,6 +68,20 @@ export class VolumeIndex {
     const node = this.nodes[number];
     if (node === null || node === undefined) return NO_PAGE;
     return node.pages[(lba - number * NODE_BLOCKS) >>> 9]!;
+  }
+
+  /**
+   * The page of this region in the nearest version before this one that has not given it up.
+   * (The versions that have a block follow each other, so nobody further back has what it lacks.)
+   */
+  olderPage(lba: number): number {
+    let version = this.older;
+    while (version !== null) {
+      const page = version.pageOf(lba);
+      if (page !== NO_PAGE || !version.isDying) return page;
+      version = version.older;
+    }
+    return NO_PAGE;
   }
 
   /**
@@ -96,15 +117,20 @@ export class VolumeIndex {
   set(lba: number, place: number, check: number): void {
     const page = this.writablePage(lba);
     const before = this.pool.putIn(page, lba & 511, place, check);
-    if (before > LOST_PLACE) this.uncount(before);
+    if (before > LOST_PLACE) this.uncount(lba, before);
     if (place <= LOST_PLACE) return;
     this.pool.segments.addBlock(place);
     this.usedBlocks += 1;
   }
 
-  private uncount(place: number): void {
-    this.pool.segments.dropBlock(place);
+  /** This version has the block at `place` no more; it is dead unless the one before has it. */
+  private uncount(lba: number, place: number): void {
     this.usedBlocks -= 1;
+    if (this.older !== null) {
+      const page = this.olderPage(lba);
+      if (page !== NO_PAGE && this.pool.placeIn(page, lba & 511) === place) return;
+    }
+    this.pool.segments.dropBlock(place);
   }
 
   /** The block's page, this version's own and in the next checkpoint. */
@@ -126,6 +152,17 @@ export class VolumeIndex {
       pool.pages.markDirty(page);
     }
     return node.pages[region]!;
+  }
+
+  /** A snapshot of this version as it is now: it holds the same nodes. */
+  fork(snapshot: number, order: number): VolumeIndex {
+    const copy = new VolumeIndex(this.id, snapshot, order, this.blocks, this.pool);
+    copy.nodes = this.nodes.slice();
+    for (const node of copy.nodes) if (node !== null) node.refs += 1;
+    copy.usedBlocks = this.usedBlocks;
+    copy.older = this.older;
+    this.older = copy;
+    return copy;
   }
 
   /** Makes `[lba, lba + count)` holes; whole pages and nodes at once. */
@@ -156,7 +193,7 @@ export class VolumeIndex {
       this.pool.touchNode(bare);
     }
     this.nodes[node.number] = bare;
-    this.pool.graveyard.nodes.push(node);
+    this.pool.graveyard.nodes.push({ node, order: this.older?.order ?? 0 });
   }
 
   private clearInNode(number: number, from: number, to: number): void {
@@ -183,15 +220,14 @@ export class VolumeIndex {
     this.usedBlocks -= pool.pages.counts[page]! - pool.pages.losts[page]!;
     node.pages[region] = NO_PAGE;
     node.pageCount -= 1;
-    if (pool.mayUncount(page, NO_PAGE)) {
-      pool.uncount(page, NO_PAGE);
+    const inVolume = number * NODE_REGIONS + region;
+    const older = this.olderPage(inVolume * REGION_BLOCKS);
+    if (pool.mayUncount(page, older)) {
+      pool.uncount(page, older, NO_PAGE);
       pool.dropPage(page);
     } else {
-      pool.graveyard.pages.push({
-        page,
-        volume: this.id,
-        region: number * NODE_REGIONS + region,
-      });
+      const order = this.older?.order ?? 0;
+      pool.graveyard.pages.push({ page, volume: this.id, region: inVolume, order });
     }
   }
 
@@ -204,7 +240,8 @@ export class VolumeIndex {
       // The first that is no hole makes the page this version's own.
       if (page === NO_PAGE) page = this.ownPage(this.ownNode(number), region);
       pool.putIn(page, at, HOLE_PLACE, 0);
-      if (before > LOST_PLACE) this.uncount(before);
+      if (before > LOST_PLACE)
+        this.uncount(number * NODE_BLOCKS + region * REGION_BLOCKS + at, before);
     }
     if (page !== NO_PAGE && pool.pages.counts[page] === 0) this.removePage(number, region);
   }

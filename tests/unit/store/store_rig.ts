@@ -272,10 +272,15 @@ export class StoreRig implements StoreSink {
 
   /** Reads and waits; the blocks, or the outcome if it is not ok. */
   read(lba: number, count = 1, volume: VolumeId = VOLUME): Uint8Array | Outcome {
+    const out = new Uint8Array(count * BLOCK_BYTES).fill(0xee);
+    return this.answered(out, (token) => this.store.read(token, volume, lba, count, out, 0));
+  }
+
+  /** Waits for the answer to a read into `out`; `out`, or the outcome if it is not ok. */
+  answered(out: Uint8Array, read: (token: number) => Outcome): Uint8Array | Outcome {
     this.token += 1;
     const { token } = this;
-    const out = new Uint8Array(count * BLOCK_BYTES).fill(0xee);
-    const outcome = this.request(() => this.store.read(token, volume, lba, count, out, 0));
+    const outcome = this.request(() => read(token));
     if (outcome === OUTCOME.ok) return out;
     if (outcome !== OUTCOME.pending) return outcome;
     this.until(() => this.reads.has(token));
