@@ -318,7 +318,7 @@ export class Store {
     return told;
   }
 
-  /** Where the block lies (0 a hole, 1 lost, below 0 not known yet: ask later); to see it change. */
+  /** Where the block lies (0 a hole, 1 lost, below 0 not known yet: ask later); tells a change. */
   placeOf(volume: VolumeId, lba: number): number {
     const index = this.index(volume);
     if (index === undefined) return HOLE_PLACE;
