@@ -171,6 +171,9 @@ export class Recovery {
     if (state.pool.isInexact || recounts) yield* pages.recount();
     const shrunk = this.adoptVolumes(state);
     if (shrunk !== null) return shrunk;
+    // After a killed process its last writes may be in the operating system's memory only: log that
+    // is about to be believed, and half of the superblocks while the other half is written anew.
+    if ((yield* this.io.sync()) !== 0) return refuse("io", "the disk cannot sync");
     // The number of this attempt is durable before anything is written under it.
     const attempt: Superblock = {
       ...found.value,
@@ -182,8 +185,6 @@ export class Recovery {
       return refuse("io", "the disk cannot write the superblocks");
     }
     const forward = yield* this.rollForward(state, attempt, damage, pages);
-    // What was rolled forward may be in the operating system's memory only, after a killed process.
-    if ((yield* this.io.sync()) !== 0) return refuse("io", "the disk cannot sync");
     if (state.segments.isMiscounted) return refuse("damaged", MISCOUNTED);
     this.settleSegments(state, forward, found.value.cutSeq);
     // Kept in the superblock: the host may be killed before it has drawn its conclusions.

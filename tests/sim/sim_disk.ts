@@ -27,6 +27,8 @@ export interface SimDiskOptions {
   readonly done: (tag: number, result: number) => void;
   /** Latency of an operation: uniform between these (milliseconds). Default 0.05 to 0.5. */
   readonly latencyMs?: readonly [number, number];
+  /** Latency of a sync, if it is another: then much goes on while one is under way. */
+  readonly syncMs?: readonly [number, number];
   /** Share of `readNow` calls that find their data in the page cache. Default 0.5. */
   readonly cacheHits?: number;
   readonly sectorBytes?: number;
@@ -228,7 +230,7 @@ export class SimDisk implements Disk {
         this.options.done(tag, 0);
         this.onMoment?.("synced");
       }
-    });
+    }, this.options.syncMs);
   }
 
   discard(tag: number, offset: number, length: number): void {
@@ -249,8 +251,8 @@ export class SimDisk implements Disk {
     });
   }
 
-  private complete(fn: () => void): void {
-    const [least, most] = this.options.latencyMs ?? [0.05, 0.5];
+  private complete(fn: () => void, latencyMs = this.options.latencyMs): void {
+    const [least, most] = latencyMs ?? [0.05, 0.5];
     const span = least + this.random.fraction() * (most - least);
     const { life } = this;
     this.options.schedule(span + this.faults.slowMs * this.random.fraction(), () => {

@@ -27,8 +27,18 @@ interface DirtySector {
  *   oldest     a prefix: everything before some write
  *   writes     each write or not, at random
  *   sectors    of each sector any version, at random: torn
+ *   garbled    the same, and some sectors that were to be written hold neither: rubbish
  */
-export const CUTS = ["none", "newest", "all", "butNewest", "oldest", "writes", "sectors"] as const;
+export const CUTS = [
+  "none",
+  "newest",
+  "all",
+  "butNewest",
+  "oldest",
+  "writes",
+  "sectors",
+  "garbled",
+] as const;
 export type Cut = (typeof CUTS)[number];
 
 export class SimMedia {
@@ -39,6 +49,8 @@ export class SimMedia {
   readonly reserved = new Set<number>();
   roomPages = Number.POSITIVE_INFINITY;
   private readonly chunks = new Map<number, Uint8Array>();
+  /** Chunks that a clone has, too: copied before they are changed. */
+  private readonly shared = new Set<number>();
   private readonly dirty = new Map<number, DirtySector>();
   /** Bytes that rotted under a copy in the page cache: offset -> bits inverted on the medium. */
   private readonly rotten = new Map<number, number>();
@@ -144,7 +156,9 @@ export class SimMedia {
   powerCut(random: SeededRandom, cut: Cut = "sectors"): void {
     const keeps = this.keeper(random, cut);
     for (const [sector, entry] of this.dirty) {
-      this.poke(sector * SECTOR, entry.versions[keeps(entry)] as Uint8Array);
+      const isRubbish = cut === "garbled" && random.chance(0.2);
+      const kept = isRubbish ? rubbish(random) : (entry.versions[keeps(entry)] as Uint8Array);
+      this.poke(sector * SECTOR, kept);
     }
     this.dirty.clear();
     this.dropCache();
@@ -152,7 +166,7 @@ export class SimMedia {
 
   /** Tells which version of a sector a cut keeps. */
   private keeper(random: SeededRandom, cut: Cut): (entry: DirtySector) => number {
-    if (cut === "sectors") {
+    if (cut === "sectors" || cut === "garbled") {
       // Sometimes the cache was almost written back, sometimes hardly; not always half and half.
       const share = random.fraction();
       return ({ versions }) =>
@@ -206,7 +220,11 @@ export class SimMedia {
     copy.roomPages = this.roomPages;
     for (const page of this.reserved) copy.reserved.add(page);
     for (const [place, mask] of this.rotten) copy.rotten.set(place, mask);
-    for (const [number, chunk] of this.chunks) copy.chunks.set(number, chunk.slice());
+    for (const [number, chunk] of this.chunks) {
+      copy.chunks.set(number, chunk);
+      copy.shared.add(number);
+      this.shared.add(number);
+    }
     for (const [sector, entry] of this.dirty) {
       copy.dirty.set(sector, { versions: [...entry.versions], stamps: [...entry.stamps] });
     }
@@ -218,7 +236,16 @@ export class SimMedia {
     if (chunk === undefined) {
       chunk = new Uint8Array(CHUNK);
       this.chunks.set(number, chunk);
+    } else if (this.shared.delete(number)) {
+      chunk = chunk.slice();
+      this.chunks.set(number, chunk);
     }
     return chunk;
   }
+}
+
+function rubbish(random: SeededRandom): Uint8Array {
+  const words = new Uint32Array(SECTOR / 4);
+  for (let index = 0; index < words.length; index += 1) words[index] = random.u32();
+  return new Uint8Array(words.buffer);
 }

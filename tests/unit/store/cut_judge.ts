@@ -16,6 +16,9 @@ import {
 } from "./cut_scenario.ts";
 import { checkMedia, StoreRig, valueIn } from "./store_rig.ts";
 
+/** Roots and moved blocks may need so many segments more or less. */
+const FREE_SLACK = 3;
+
 interface Found {
   readonly kept: number;
   readonly document: number;
@@ -60,7 +63,7 @@ export class CutJudge {
         nextCut += 1;
       };
     }
-    const found = this.open(rig, deep);
+    const found = this.open(rig, deep || this.imageCount % 8 === 0);
     rig.disk.onMoment = null;
     expect(found.kept).toBeGreaterThanOrEqual(image.least);
     expect(found.kept).toBeLessThanOrEqual(image.most);
@@ -130,7 +133,7 @@ export class CutJudge {
       free.push(this.open(rig).free);
       rig.powerCut();
     }
-    expect(Math.min(...free)).toBeGreaterThanOrEqual(free[0]! - 1);
+    expect(Math.min(...free)).toBeGreaterThanOrEqual(free[0]! - FREE_SLACK);
   }
 
   private restartTwice(rig: StoreRig, found: Found): void {
@@ -141,7 +144,6 @@ export class CutJudge {
     expect(checkMedia(rig.disk.media.clone())).toMatchObject({ isSound: true });
     const third = this.open(rig);
     expect(third.kept).toBe(found.kept);
-    // The old root may lie in a segment of its own.
-    expect(third.free).toBeGreaterThanOrEqual(Math.max(second.free, found.free) - 1);
+    expect(third.free).toBeGreaterThanOrEqual(Math.max(second.free, found.free) - FREE_SLACK);
   }
 }

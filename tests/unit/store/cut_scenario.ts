@@ -11,7 +11,7 @@ import { SeededRandom } from "../../../core/base/random.ts";
 import { hostId } from "../../../core/base/units.ts";
 import { AREA_OFFSET } from "../../../core/format/superblock.ts";
 import { CUTS, type Cut, type SimMedia } from "../../sim/sim_media.ts";
-import { type RigOptions, StoreRig } from "./store_rig.ts";
+import { checkMedia, type RigOptions, StoreRig } from "./store_rig.ts";
 
 export const SENDER = hostId(1);
 const EPOCH = 65;
@@ -45,6 +45,7 @@ export interface CutImage {
 export interface CutPlan {
   readonly seed: number;
   readonly segments: number;
+  readonly segmentBytes: number;
   /** Groups of blocks, each in a region of its own. */
   readonly groups: number;
   /** Operations after the volume was filled. */
@@ -54,6 +55,8 @@ export interface CutPlan {
   readonly rig: RigOptions;
   /** Images taken at each write; the kinds take turns. */
   readonly draws: number;
+  /** Only of every so many moments, in lives that have too many. */
+  readonly every?: number;
 }
 
 export class CutScenario {
@@ -61,7 +64,7 @@ export class CutScenario {
   readonly plan: CutPlan;
   /** First block of each group. */
   readonly groups: number[] = [];
-  readonly count = { rolls: 0, trims: 0, regionTrims: 0, nodeTrims: 0, restarts: 0, moments: 0 };
+  readonly count = { rolls: 0, regionTrims: 0, nodeTrims: 0, restarts: 0, moments: 0 };
   checkpoints = 0;
   segmentsCleaned = 0;
   indexMisses = 0;
@@ -79,6 +82,8 @@ export class CutScenario {
   private nextCut = 0;
   private readonly images: CutImage[] = [];
   private lastSegment = -1;
+  /** All kinds of cuts at each write: a recovery has few. */
+  private isRestarting = false;
 
   /** `take` gets every image; it may throw. */
   constructor(plan: CutPlan, take: (image: CutImage) => void) {
@@ -100,13 +105,18 @@ export class CutScenario {
   run(): void {
     this.rig.format();
     this.rig.disk.onMoment = (what) => this.moment(what);
-    for (const lba of this.groups) this.write(lba, GROUP);
-    this.sync();
+    this.fill();
     for (let done = 0; done < this.plan.operations; done += 1) {
       this.act();
+      // What must be in every life comes at fixed moments, the rest by chance.
+      if (done % 10 === 8) this.trimRegions();
+      if (done % 40 === 20) this.trimNode();
+      if (done % 40 === 5) this.syncEach();
+      if (done % 40 === 30) this.overwriteAgainAndAgain();
+      if (done % 20 === 15) this.sweep();
       const third = Math.floor(this.plan.operations / 3);
-      if (done === third) this.restart(true);
-      if (done === 2 * third) this.restart(false);
+      if (done === third) this.closeAndOpen();
+      if (done === 2 * third) this.killAndOpen();
     }
     this.noteStats();
     this.rig.close();
@@ -114,9 +124,21 @@ export class CutScenario {
     this.flushImages();
   }
 
+  private fill(): void {
+    for (const lba of this.groups) this.write(lba, GROUP);
+    this.sync();
+  }
+
+  /** A group: mostly of the hot half, never of the last quarter, which lives long. */
+  private pick(): number {
+    const { random, groups } = this;
+    const share = random.chance(0.85) ? 0.5 : 0.75;
+    return groups[random.below(Math.ceil(groups.length * share))]!;
+  }
+
   private act(): void {
     const { random, plan } = this;
-    const group = this.groups[random.below(this.groups.length)]!;
+    const group = this.pick();
     if (random.chance(plan.trims)) this.trim(group);
     else {
       const at = random.below(GROUP);
@@ -130,21 +152,63 @@ export class CutScenario {
 
   /** Blocks, whole regions, or a whole node, which is written anew at once. */
   private trim(group: number): void {
-    const { random, count } = this;
+    const { random } = this;
     const kind = random.fraction();
-    count.trims += 1;
     if (kind < 0.6) {
       const at = random.below(GROUP);
       this.zero(group + at, 1 + random.below(GROUP - at));
     } else if (kind < 0.9) {
-      count.regionTrims += 1;
-      this.zero(group - (group % REGION), REGION * (1 + random.below(3)));
+      this.trimRegions();
     } else {
-      count.nodeTrims += 1;
-      const node = 1 + random.below(2);
-      this.zero(node * NODE, NODE);
-      for (const lba of this.groups) if (Math.floor(lba / NODE) === node) this.write(lba, GROUP);
+      this.trimNode();
     }
+  }
+
+  /** Those between the first and the last may have pages that are not in memory. */
+  private trimRegions(): void {
+    const group = this.groups[this.random.below(this.groups.length)]!;
+    this.count.regionTrims += 1;
+    const from = group - (group % REGION);
+    const nodeEnd = (Math.floor(group / NODE) + 1) * NODE;
+    this.zero(from, Math.min(REGION * (1 + this.random.below(9)), nodeEnd - from));
+  }
+
+  /** Whole segments that are dead before a checkpoint is past them; with syncs or at full speed. */
+  private overwriteAgainAndAgain(): void {
+    const group = this.pick();
+    for (let count = 0; count < 80; count += 1) {
+      this.write(group, GROUP);
+      if (count < 40 && count % 4 === 3) this.sync();
+    }
+  }
+
+  /** One or two small writes before each sync, so that the store foresees the next. */
+  private syncEach(): void {
+    const { random } = this;
+    for (let count = 0; count < 20; count += 1) {
+      this.write(this.pick(), 1);
+      for (let step = random.below(3); step > 0; step -= 1) this.step();
+      if (count > 8 && random.chance(0.7)) this.write(this.pick(), 1);
+      for (let step = random.below(4); step > 0; step -= 1) this.step();
+      this.sync();
+    }
+  }
+
+  /** Many blocks, one at a time and without pause: what the cleaner moves is overwritten. */
+  private sweep(): void {
+    const { random, groups } = this;
+    for (let count = 2 * groups.length; count > 0; count -= 1) {
+      this.write(this.pick() + random.below(GROUP), 1);
+      if (random.chance(0.2)) this.askSync();
+      for (let step = random.below(4); step > 0; step -= 1) this.step();
+    }
+  }
+
+  private trimNode(): void {
+    this.count.nodeTrims += 1;
+    const node = 1 + this.random.below(2);
+    this.zero(node * NODE, NODE);
+    for (const lba of this.groups) if (Math.floor(lba / NODE) === node) this.write(lba, GROUP);
   }
 
   private write(lba: number, count: number): void {
@@ -204,27 +268,49 @@ export class CutScenario {
     this.indexMisses += stats.indexMisses;
   }
 
-  /** The process ends, in order or not, and starts again; all of that can be cut, too. */
-  private restart(inOrder: boolean): void {
+  /** An orderly end just after trims, of which all space may not have been given up yet. */
+  private closeAndOpen(): void {
+    this.trimNode();
+    for (let count = 0; count < 3; count += 1) this.trimRegions();
+    this.noteEnd();
+    this.rig.close();
+    expect(checkMedia(this.rig.disk.media.clone())).toMatchObject({ isSound: true });
+    this.reopen(this.ops.length);
+  }
+
+  /** A kill after trims that no sync covers: recovery finds segments that nothing needs. */
+  private killAndOpen(): void {
+    this.sync();
+    for (const lba of this.groups) this.zero(lba, GROUP);
+    const end = this.rig.store.lastLsn;
+    this.rig.until(() => this.rig.loggedLsn >= end);
+    this.noteEnd();
+    this.rig.crash();
+    this.reopen(this.ops.length);
+    this.fill();
+  }
+
+  /** The process ends; what comes until it is open again can be cut, too. */
+  private noteEnd(): void {
     this.noteStats();
     this.noteSyncs();
     this.waiting.length = 0;
     this.count.restarts += 1;
-    if (inOrder) this.rig.close();
-    else this.rig.crash();
+  }
+
+  /** What is there then, recovery made durable. */
+  private reopen(kept: number): void {
+    this.isRestarting = true;
     this.rig.open();
-    // What the process had not written is gone; what is there, recovery made durable.
-    const kept = this.rig.store.streamSeq(SENDER);
-    expect(kept).toBeGreaterThanOrEqual(inOrder ? this.ops.length : this.durable);
-    this.ops.length = kept;
+    this.isRestarting = false;
+    expect(this.rig.store.streamSeq(SENDER)).toBe(kept);
     this.durable = kept;
     this.document = documentOf(this.rig);
     this.documentDurable = this.document;
   }
 
   private noteWrite(offset: number): void {
-    const segmentBytes = this.plan.rig.segmentBytes ?? 65_536;
-    const segment = Math.floor((offset - AREA_OFFSET) / segmentBytes);
+    const segment = Math.floor((offset - AREA_OFFSET) / this.plan.segmentBytes);
     if (segment > this.lastSegment) this.count.rolls += 1;
     this.lastSegment = segment;
   }
@@ -232,7 +318,9 @@ export class CutScenario {
   private moment(what: "write" | "sync" | "synced"): void {
     this.noteSyncs();
     this.count.moments += 1;
-    const draws = what === "write" ? this.plan.draws : 1;
+    if (this.count.moments % (this.plan.every ?? 1) !== 0) return;
+    const kinds = this.isRestarting ? CUTS.length : this.plan.draws;
+    const draws = what === "write" ? kinds : 1;
     for (let draw = 0; draw < draws; draw += 1) {
       const cut = what === "write" ? CUTS[this.nextCut % CUTS.length]! : "none";
       if (what === "write") this.nextCut += 1;
@@ -273,8 +361,8 @@ export class CutScenario {
 export function rigOptions(plan: CutPlan): RigOptions {
   return {
     seed: plan.seed,
-    sizeBytes: AREA_OFFSET + 65_536 * plan.segments,
-    segmentBytes: 65_536,
+    sizeBytes: AREA_OFFSET + plan.segmentBytes * plan.segments,
+    segmentBytes: plan.segmentBytes,
     blocks: 3 * NODE,
     cacheHits: 0.9,
     ...plan.rig,
