@@ -62,6 +62,9 @@ export class Cleaner {
   /** Positions of live blocks in the window. */
   private readonly found = new Int32Array(SCAN_BLOCKS_MAX);
   private foundCount = 0;
+  /** Positions where a live entry begins, or may. */
+  private readonly candidates = new Int32Array((WINDOW_BYTES + 8192) / PLACE_UNIT);
+  private candidateCount = 0;
   /** Positions of pages of the newest checkpoint in the window. */
   private readonly foundPages: number[] = [];
   private readonly item = new ItemHeader();
@@ -140,62 +143,102 @@ export class Cleaner {
    * this one): the first position whose block might not be in it as a whole.
    */
   private *scan(windowStart: number, from: number, length: number, isLast: boolean): Task<number> {
-    this.foundCount = 0;
-    this.foundPages.length = 0;
-    const last = length - STORED_BLOCK_BYTES;
-    const stop = isLast ? length - ITEM_HEADER_BYTES : length - PAGE_ITEM_BYTES_MAX;
-    // All pages that will be asked for are on their way before the first is waited for.
-    for (let at = from; at <= Math.min(stop, last); at += PLACE_UNIT) {
-      if (this.mayBeEntry(at)) this.isReady(at);
+    const next = this.findCandidates(windowStart, from, length, isLast);
+    let foundCount = 0;
+    let skipTo = from;
+    for (let index = 0; index < this.candidateCount; index += 1) {
+      const at = this.candidates[index]!;
+      if (at < skipTo) continue;
+      while (!this.isReady(at)) yield WAIT.page;
+      if (this.versionOf(windowStart, at) === null) continue;
+      this.found[foundCount] = at;
+      foundCount += 1;
+      skipTo = at + STORED_BLOCK_BYTES;
     }
-    let at = from;
-    while (at <= stop) {
-      if (this.words[at >>> 2] === ITEM_MAGIC) this.noteItem(windowStart, at, length);
-      let isLive = false;
-      if (at <= last && this.mayBeEntry(at)) {
-        while (!this.isReady(at)) yield WAIT.page;
-        isLive = this.versionOf(windowStart, at) !== null;
-      }
-      if (isLive) {
-        this.found[this.foundCount] = at;
-        this.foundCount += 1;
-      }
-      at += isLive ? STORED_BLOCK_BYTES : PLACE_UNIT;
-    }
-    return isLast ? length : at;
+    this.foundCount = foundCount;
+    return isLast ? length : Math.max(next, skipTo);
   }
 
-  /** The second word of an entry is its volume (ENTRY.volume.at = 4). */
-  private mayBeEntry(at: number): boolean {
-    return this.isVolume[this.words[(at >>> 2) + 1]! & 0xffff] === 1;
+  /**
+   * Notes where live entries begin, or may: those of which the index is not in memory are on their
+   * way all together when the first is waited for. Returns the first position not looked at.
+   */
+  private findCandidates(
+    windowStart: number,
+    from: number,
+    length: number,
+    isLast: boolean,
+  ): number {
+    const { words, isVolume, candidates } = this;
+    this.foundPages.length = 0;
+    let count = 0;
+    const last = length - STORED_BLOCK_BYTES;
+    const stop = isLast ? length - ITEM_HEADER_BYTES : length - PAGE_ITEM_BYTES_MAX;
+    let at = from;
+    while (at <= stop) {
+      const word = at >>> 2;
+      if (words[word] === ITEM_MAGIC) this.noteItem(windowStart, at, length);
+      let step = PLACE_UNIT;
+      // The second word of an entry is its volume (ENTRY.volume.at = 4).
+      if (isVolume[words[word + 1]! & 0xffff] === 1 && at <= last) {
+        const isReady = this.isReady(at);
+        const isLive = isReady && this.versionOf(windowStart, at) !== null;
+        if (isLive) step = STORED_BLOCK_BYTES;
+        if (isLive || !isReady) {
+          candidates[count] = at;
+          count += 1;
+        }
+      }
+      at += step;
+    }
+    this.candidateCount = count;
+    return at;
   }
 
   /** True if all that the index says of the block named at `at` is in memory; else on its way. */
   private isReady(at: number): boolean {
-    return this.areThere(() => {
-      const lba = ENTRY.lba.get(this.view, at);
-      let isReady = true;
-      for (const version of this.state.versionsOf(ENTRY.volume.get(this.view, at))) {
-        if (!this.cache.bring(version, lba)) isReady = false;
-      }
-      return isReady;
-    });
+    while (!this.isThere(at)) if (!this.bring(at)) return false;
+    return true;
   }
 
-  /** Looks again if a page that came at once may have taken the place of another. */
-  private areThere(look: () => boolean): boolean {
-    for (;;) {
-      const { misses } = this.cache;
-      if (!look()) return false;
-      if (misses === this.cache.misses) return true;
+  private isThere(at: number): boolean {
+    const lba = this.lbaAt(at);
+    const versions = this.versionsAt(at);
+    const { pool } = this.state;
+    for (let index = 0; index < versions.length; index += 1) {
+      if (!pool.isThere(versions[index]!.pageOf(lba))) return false;
     }
+    return true;
+  }
+
+  /** False if a page must be waited for. One that came at once may have taken another's place. */
+  private bring(at: number): boolean {
+    const lba = this.lbaAt(at);
+    let isThere = true;
+    for (const version of this.versionsAt(at)) {
+      if (!this.cache.bring(version, lba)) isThere = false;
+    }
+    return isThere;
+  }
+
+  /** The versions of the volume that the entry at `at` names (ENTRY.volume.at = 4). */
+  private versionsAt(at: number): readonly VolumeIndex[] {
+    return this.state.versionsOf(this.words[(at >>> 2) + 1]!);
+  }
+
+  /** The block that the entry at `at` names (ENTRY.lba.at = 8); it may be anything. */
+  private lbaAt(at: number): number {
+    const word = (at >>> 2) + 2;
+    return this.words[word]! + this.words[word + 1]! * 4294967296;
   }
 
   /** A version of its volume that says that the block named at `at` lies there; null if none. */
   private versionOf(windowStart: number, at: number): VolumeIndex | null {
     const place = (windowStart + at) / PLACE_UNIT;
-    const lba = ENTRY.lba.get(this.view, at);
-    for (const version of this.state.versionsOf(ENTRY.volume.get(this.view, at))) {
+    const lba = this.lbaAt(at);
+    const versions = this.versionsAt(at);
+    for (let index = 0; index < versions.length; index += 1) {
+      const version = versions[index] as VolumeIndex;
       if (version.placeAt(lba) === place) return version;
     }
     return null;
@@ -300,13 +343,17 @@ export class Cleaner {
   }
 
   private areReady(from: number, count: number): boolean {
-    return this.areThere(() => {
-      let areReady = true;
+    for (;;) {
+      let areThere = true;
+      let mustWait = false;
       for (let index = from; index < from + count; index += 1) {
-        if (!this.isReady(this.found[index]!)) areReady = false;
+        const at = this.found[index]!;
+        if (this.isThere(at)) continue;
+        areThere = false;
+        if (!this.bring(at)) mustWait = true;
       }
-      return areReady;
-    });
+      if (areThere || mustWait) return areThere;
+    }
   }
 
   /** Moves those of `count` blocks that are still live; clients may have written meanwhile. */

@@ -62,6 +62,7 @@ export class IndexPool {
   private retired = new RetiredPlaces();
   private readonly memoryBytes: number;
   private nodeCount = 0;
+  private slotsLeast = SLOTS_MIN;
 
   /** `memoryBytes`: what pages, nodes and what is known of them may take. */
   constructor(segments: SegmentTable, memoryBytes: number) {
@@ -75,7 +76,13 @@ export class IndexPool {
     this.nodeCount += count;
     const fixedBytes = this.nodeCount * NODE_MEMORY_BYTES + this.pages.memoryBytes;
     const slots = Math.floor((this.memoryBytes - fixedBytes) / PAGE_BYTES);
-    this.clock.limit = Math.max(SLOTS_MIN, slots);
+    this.clock.limit = Math.max(this.slotsLeast, slots);
+  }
+
+  /** A volume has so many versions: a block's page of each must fit into memory together. */
+  noteVersions(count: number): void {
+    this.slotsLeast = Math.max(this.slotsLeast, SLOTS_MIN + 4 * count);
+    this.noteNodes(0);
   }
 
   /** Memory in use, bytes. */

@@ -94,8 +94,16 @@ export class PageCache {
     return page === NO_PAGE || this.bringPage(page, version.id, Math.floor(lba / REGION_BLOCKS));
   }
 
-  /** The same, and what the version before has of the block, as a change of it needs. */
-  bringBoth(version: VolumeIndex, lba: number): boolean {
+  /** The same of both ends of a range, and of the version before, as a change needs it. */
+  bringEnds(version: VolumeIndex, lba: number, blockCount: number): boolean {
+    const last = lba + Math.max(1, blockCount) - 1;
+    const isFirst = this.bringBoth(version, lba);
+    if (last - lba < REGION_BLOCKS - (lba % REGION_BLOCKS)) return isFirst;
+    return this.bringBoth(version, last) && isFirst;
+  }
+
+  private bringBoth(version: VolumeIndex, lba: number): boolean {
+    if (version.older === null) return this.bring(version, lba);
     const older = version.olderPage(lba);
     const region = Math.floor(lba / REGION_BLOCKS);
     const isOlder = older === NO_PAGE || this.bringPage(older, version.id, region);

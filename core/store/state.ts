@@ -71,7 +71,7 @@ export class StoreState {
     const head = this.volumes.get(volume);
     if (head === undefined || id === HEAD || this.snapshot(volume, id) !== undefined) return false;
     this.lastOrder += 1;
-    this.versions.get(volume)?.splice(1, 0, head.fork(id, this.lastOrder));
+    this.insert(head.fork(id, this.lastOrder));
     return true;
   }
 
@@ -80,8 +80,14 @@ export class StoreState {
     const snapshot = new VolumeIndex(volume.id, id, order, blocks, this.pool);
     snapshot.older = volume.older;
     volume.older = snapshot;
-    this.versions.get(volume.id)?.splice(1, 0, snapshot);
+    this.insert(snapshot);
     return snapshot;
+  }
+
+  private insert(newest: VolumeIndex): void {
+    const versions = this.versions.get(newest.id) as VolumeIndex[];
+    versions.splice(1, 0, newest);
+    this.pool.noteVersions(versions.length);
   }
 
   /** Begins to give up a snapshot. False if there is none. */

@@ -162,9 +162,7 @@ export class Store {
     const index = live.state.volume(volume);
     if (index === undefined) return OUTCOME.invalid;
     if (live.state.pool.clock.isTight) return this.later(true);
-    const isFirst = live.cache.bringBoth(index, lba);
-    const isLast = live.cache.bringBoth(index, lba + Math.max(1, blockCount) - 1);
-    return isFirst && isLast ? OUTCOME.ok : this.later(true);
+    return live.cache.bringEnds(index, lba, blockCount) ? OUTCOME.ok : this.later(true);
   }
 
   /** After `prepare`: true if every block of the range has data, so writing it takes no room. */

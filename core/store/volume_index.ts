@@ -64,6 +64,8 @@ export class VolumeIndex {
 
   /** The page that holds the block's entry, NO_PAGE if its region has no data. */
   pageOf(lba: number): number {
+    // What the cleaner takes for an entry may be anything.
+    if (lba < 0 || lba >= this.blocks) return NO_PAGE;
     const number = Math.floor(lba / NODE_BLOCKS);
     const node = this.nodes[number];
     if (node === null || node === undefined) return NO_PAGE;

@@ -119,6 +119,33 @@ describe("a snapshot", () => {
     expectSound(rig);
   });
 
+  test("many of them, with little memory: the cleaner sees all versions of a block", () => {
+    const rig = new StoreRig({ sizeBytes: 6 * MIB, blocks: 4096, indexBytes: 0, cacheHits: 1 });
+    rig.format();
+    const random = new SeededRandom(3);
+    for (let id = 1; id <= 70; id += 1) {
+      for (let lba = 0; lba < 5; lba += 1) rig.write(lba, id);
+      rig.write(100 + id, 7);
+      expect(rig.store.snapshots.create(VOLUME, id)).toBe(OUTCOME.ok);
+    }
+    const { segmentsCleaned } = rig.store.stats();
+    for (let count = 0; count < 4000; count += 1) {
+      rig.write(random.below(200), 8, 1, { volume: OTHER });
+    }
+    expect(rig.store.stats().segmentsCleaned).toBeGreaterThan(segmentsCleaned);
+    rig.sync();
+    rig.powerCut();
+    expectSound(rig);
+    rig.open();
+    const out = new Uint8Array(4096);
+    for (let id = 1; id <= 70; id += 1) {
+      const found = rig.answered(out, (token) =>
+        rig.store.snapshots.read(token, VOLUME, id, 3, 1, out, 0),
+      );
+      expect(typeof found === "number" ? found : valueIn(3, found, 0)).toBe(id);
+    }
+  }, 30_000);
+
   test("a full store has room again when it is dropped", () => {
     const rig = new StoreRig({ sizeBytes: 4 * MIB, cacheHits: 1 });
     rig.format();
