@@ -167,9 +167,10 @@ testWith(
     // More is written than the device has; garbage is given back all the time.
     for (let round = 0; round < 12; round += 1) await writeAll(again, 8 * MIB, data);
     await again.flush();
+    // One discard is at the device at a time, and may be behind a fast writer for a moment.
+    await until("garbage was given back", () => device.takenBytes < 200 * MIB, 20_000);
     const before = device.takenBytes;
     expect(before).toBeGreaterThan(48 * MIB);
-    expect(before).toBeLessThan(200 * MIB);
     await again.trim(8 * MIB, 48 * MIB);
     expect(await used(cluster)).toBe(0);
     await live(again, 40);
