@@ -23,7 +23,13 @@ const STUCK_MS = 500;
 /** In this time, if more than half of at least so many datagrams were asked for again: same. */
 const LOSS_PERIOD_MS = 500;
 const LOSS_DATAGRAMS_MIN = 64;
+/**
+ * Time between probes. After a loss they are far apart, since a path that comes and goes costs
+ * more than the lane does; after a new link, which says nothing of multicast, they start close
+ * together and the time doubles.
+ */
 const PROBE_MS = 1000;
+const PROBE_MIN_MS = 20;
 const PROBES_ECHOED = 3;
 /** The highest number is told again after this silence, doubled up to the maximum. */
 const STATUS_MS = 10;
@@ -56,6 +62,7 @@ export class CastPaths {
   private readonly returning = new Set<Reach>();
   private probeNumber = 0;
   private probeAtMs = Infinity;
+  private probeEveryMs = PROBE_MS;
   private statusAtMs = Infinity;
   private statusEveryMs = STATUS_MS;
   private lossSinceMs = 0;
@@ -153,6 +160,8 @@ export class CastPaths {
     const isNewLink = reach.isGreeted;
     reach.isGreeted = true;
     if (!isNewLink) return;
+    this.probeEveryMs = PROBE_MIN_MS;
+    this.probeAtMs = nowMs + PROBE_MIN_MS;
     if (reach.isShared) this.fallBack(nowMs, reach, "its link was made anew");
     else this.sink.send(peer, { kind: "castStop", epoch: this.epoch });
   }
@@ -211,7 +220,10 @@ export class CastPaths {
     const from = this.stream.receivedBy(lane.peer) + 1;
     if (from < lane.position) lane.seek(this.stream.ring, Math.max(from, this.ringStart));
     this.sink.send(lane.peer, { kind: "castStop", epoch: this.epoch });
-    if (this.probeAtMs === Infinity) this.probeAtMs = nowMs + PROBE_MS;
+    if (this.probeAtMs === Infinity) {
+      this.probeEveryMs = PROBE_MS;
+      this.probeAtMs = nowMs + PROBE_MS;
+    }
     const text = `multicast does not reach the peer (${why}); the dedicated link serves it`;
     this.trace.event("warn", "mirror.path", text, { peer: lane.peer });
     this.sink.pathChanged(lane.peer, text);
@@ -273,6 +285,7 @@ export class CastPaths {
     }
     this.probeNumber += 1;
     this.sender.probe(this.probeNumber);
-    this.probeAtMs = nowMs + PROBE_MS;
+    this.probeEveryMs = Math.min(this.probeEveryMs * 2, PROBE_MS);
+    this.probeAtMs = nowMs + this.probeEveryMs;
   }
 }
