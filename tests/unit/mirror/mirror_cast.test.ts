@@ -92,6 +92,18 @@ test("a host that multicast does not reach is served by TCP, and by multicast ag
   expect(cluster.host(0).mirror.counters.datagramsSent - before).toBeGreaterThan(50);
 });
 
+test("after a new link multicast serves the host again within a fifth of a second", () => {
+  const cluster = clusterOf(19, 2);
+  stream(cluster, 5);
+  cluster.net.reset(hostId(0), hostId(1));
+  expect(cluster.runUntil(1000, () => pathOf(cluster, 1) === "dedicated")).toBe(true);
+  expect(cluster.runUntil(200, () => pathOf(cluster, 1) === "shared")).toBe(true);
+  expect(cluster.host(0).mirror.counters.fallbacks).toBe(1);
+  stream(cluster, 5);
+  expect(cluster.runUntil(100, () => cluster.isQuiet())).toBe(true);
+  expect(cluster.host(1).log.length).toBe(10);
+});
+
 test("paths change back and forth under load without losing a record", () => {
   const cluster = clusterOf(5, 3);
   for (let round = 0; round < 6; round += 1) {
