@@ -145,10 +145,10 @@ export class FrontDoor implements SessionSink {
     this.touched.add(request.session);
   }
 
-  /** First in a settle: sessions go on with input they held back, or end. */
+  /** First in a settle: sessions go on with input they held back or left, or end. */
   settle(): void {
     for (const session of this.touched) {
-      if (session.needsSettle) session.settle(this.parts.nowMs);
+      if (session.needsSettle || session.mayPull) session.settle(this.parts.nowMs);
     }
   }
 
@@ -158,7 +158,7 @@ export class FrontDoor implements SessionSink {
     for (const session of this.touched) {
       session.flush();
       if (session.needsSettle) mustSettle = true;
-      else this.touched.delete(session);
+      else if (!session.mayPull) this.touched.delete(session);
     }
     return mustSettle;
   }

@@ -45,7 +45,10 @@ export class Input {
   heldBytes = 0;
   /** Bytes that may be pulled from the connection; 0 = only chunks are used. */
   pullBytes = 0;
-  /** The last pull got all that it asked for: the connection may have more. */
+  /**
+   * Something was pulled since this was last cleared: by the time that is dealt with, the
+   * connection may well have more.
+   */
   mayHaveMore = false;
   private readonly pull: Pull;
   private chunk: Uint8Array = NO_BYTES;
@@ -137,8 +140,8 @@ export class Input {
     assert(this.heldBytes >= 0, "nbd input: consumed more than was received");
     while (done < lengthBytes && this.pullBytes > 0) {
       const count = this.pull(out, outAt + done, lengthBytes - done);
-      this.mayHaveMore = count === lengthBytes - done;
       if (count === 0) break;
+      this.mayHaveMore = true;
       this.pullBytes = Math.max(0, this.pullBytes - count);
       done += count;
     }

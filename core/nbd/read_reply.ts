@@ -50,6 +50,8 @@ export function putRead(
   assert(start >= 0, "nbd: no room for a header before the data");
   putReadHeader(viewOf(reserved), start, structured, cookieHigh, cookieLow, offset, length);
   output.append(reserved, start, dataAt + length);
+  // The client takes it while the next is read, instead of several at once at the turn's end.
+  output.flush();
   // The output owns it now and gives it back to the pool.
   request.readBuffer = NO_BYTES;
 }

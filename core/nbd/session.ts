@@ -90,6 +90,12 @@ export class Session {
   why = "";
   /** A `settle` would do something. */
   needsSettle = false;
+  /**
+   * After `flush`: the connection may have more of large payloads, which the next turn's `settle`
+   * takes. Not this turn's: what came so far is executed first, so that the client, which gets its
+   * replies sooner, sends while we write.
+   */
+  mayPull = false;
   private readonly options: SessionOptions;
   private readonly limits: SessionLimits;
   private readonly sink: SessionSink;
@@ -221,7 +227,9 @@ export class Session {
       this.parse();
       this.output.flush();
     }
-    if (!this.blocked && this.input.mayHaveMore && this.ending === ENDING.none) {
+    const { mayPull } = this;
+    this.mayPull = false;
+    if (mayPull && !this.blocked && this.ending === ENDING.none) {
       this.input.mayHaveMore = false;
       this.input.pullBytes = PULL_BYTES;
       this.parse();
@@ -241,8 +249,8 @@ export class Session {
    */
   flush(): void {
     this.output.flush();
+    this.mayPull = this.input.mayHaveMore;
     this.needsSettle =
-      this.input.mayHaveMore ||
       (this.blocked && !this.mustWait()) ||
       (this.openCount === 0 && (this.stopping || this.ending !== ENDING.none));
   }

@@ -8,14 +8,14 @@
  *
  * The rest of a large payload is pulled from the connection straight into its buffer, and so is
  * what follows, until the connection has nothing more now: chunks cost memory of their own and a
- * copy more (bench/RESULTS.md). After `PULL_BYTES` the session goes on in its next `settle`.
+ * copy more (bench/RESULTS.md). After `PULL_BYTES` the session goes on in the host's next turn.
  *
  * Invariants: `openCount` requests are between `dispatch` and `release`; `payloadBytes` is the
  * sum of the lengths of the READs and WRITEs that were admitted and not released; nothing is
  * allocated by a length that was not validated.
  */
 import { assert } from "../base/assert.ts";
-import { KIB, MIB } from "../base/units.ts";
+import { KIB } from "../base/units.ts";
 import { COMMAND, COMMAND_FLAG, type Command, REQUEST, REQUEST_MAGIC } from "../format/nbd.ts";
 import type { BufferPool } from "./buffer_pool.ts";
 import { type ClientError, REFUSAL } from "./errno.ts";
@@ -29,8 +29,11 @@ import { type Terms, validateRequest } from "./validate.ts";
 
 /** A payload that lacks so much is pulled. */
 const PULL_FROM_BYTES = 64 * KIB;
-/** Pulled in one go, about: then other clients and the replies have their turn. */
-export const PULL_BYTES = 2 * MIB;
+/**
+ * Pulled in one go, about: then other clients and the replies have their turn. With 2 MiB a client
+ * of four requests of 1 MiB waited while we wrote, and we while it sent (bench/RESULTS.md).
+ */
+export const PULL_BYTES = 512 * KIB;
 
 const PHASE = { header: 0, admit: 1, payload: 2, skip: 3 } as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];

@@ -73,7 +73,7 @@ describe("the smallest store of a cluster is full", () => {
   );
 
   test("a host with less room than there is data says so and stays out", () => {
-    const world = open(4, 2);
+    const world = open(6, 2);
     const small = world.nodes[2]!;
     small.kill();
     world.run(4000);

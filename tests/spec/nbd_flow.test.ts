@@ -70,8 +70,9 @@ describe("Large payloads are pulled from the connection", () => {
 
   test.each([28, 29, 4096, 28 + SIZE - 64 * KIB])("whatever came as a chunk first: %p", (cut) => {
     const client = sent(cut, Number.POSITIVE_INFINITY);
+    client.session.flush();
+    const replies = parseReplies(join(client.link.take(), client.settle()));
     expect(client.link.undelivered.length).toBe(0);
-    const replies = parseReplies(client.settle());
     expect(replies.map(({ cookie, error }) => [cookie, error])).toEqual([
       [1, 0],
       [2, 0],
@@ -108,13 +109,17 @@ describe("Large payloads are pulled from the connection", () => {
     client.link.undelivered = all.slice(28);
     client.session.receive(client.nowMs, all.slice(0, 28));
     const pulled = (): number => all.length - 28 - client.link.undelivered.length;
-    expect(pulled()).toBeGreaterThanOrEqual(2 * 1024 * KIB);
-    expect(pulled()).toBeLessThan(2 * 1024 * KIB + SIZE);
-    // Then it goes on, a bit per settle, until nothing is there.
+    expect(pulled()).toBeGreaterThanOrEqual(512 * KIB);
+    expect(pulled()).toBeLessThan(512 * KIB + SIZE);
+    // What came is executed first: nothing more is taken in the settle of the same turn.
     let before = pulled();
-    for (client.session.flush(); client.session.needsSettle; client.session.flush()) {
+    client.settle();
+    expect(pulled()).toBe(before);
+    // Then it goes on, a bit per turn, until nothing is there.
+    for (client.session.flush(); client.session.mayPull; client.session.flush()) {
+      expect(client.session.needsSettle).toBe(false);
       client.settle();
-      expect(pulled() - before).toBeLessThan(2 * 1024 * KIB + SIZE);
+      expect(pulled() - before).toBeLessThan(512 * KIB + SIZE);
       before = pulled();
     }
     expect(client.link.undelivered.length).toBe(0);
@@ -239,6 +244,30 @@ describe("Requests in flight", () => {
     client.settle();
     expect(client.pool.outstanding).toBe(0);
     expect(client.host.endedCount).toBe(1);
+  });
+});
+
+describe("Large replies", () => {
+  test("leave when they are made, with all that was answered before; small ones at the end", () => {
+    const client = new Client().transmit({ structured: true });
+    client.host.deferred = true;
+    client.send(
+      request(FLUSH, 1, 0, 0),
+      request(READ, 2, 0, 100_000),
+      request(READ, 3, 0, 100_000),
+      request(FLUSH, 4, 0, 0),
+    );
+    const [flush, first, second, last] = client.host.open.splice(0);
+    client.host.answer(flush!);
+    expect(client.link.take()).toHaveLength(0);
+    client.host.answer(first!);
+    expect(parseReplies(client.link.take()).map(({ cookie }) => cookie)).toEqual([1, 2]);
+    client.host.answer(second!);
+    client.host.answer(last!);
+    expect(parseReplies(client.link.take()).map(({ cookie }) => cookie)).toEqual([3]);
+    client.session.flush();
+    expect(parseReplies(client.link.take()).map(({ cookie }) => cookie)).toEqual([4]);
+    expect(client.pool.outstanding).toBe(0);
   });
 });
 
