@@ -54,6 +54,18 @@ const LIVES: Record<string, CutPlan> = {
     draws: 2,
     rig: { checkpointBytes: 100_000, isThin: true },
   },
+  "snapshots kept and dropped": {
+    seed: 5,
+    segments: 38,
+    segmentBytes: 64 * KIB,
+    groups: 30,
+    operations: 33,
+    trims: 0.15,
+    syncs: 0.2,
+    snapshots: 2,
+    draws: 2,
+    rig: { checkpointBytes: 150_000, indexBytes: 1, syncMs: [1, 8] },
+  },
   "larger segments, of which the cleaner is not done in one turn": {
     seed: 4,
     segments: 28,
@@ -94,6 +106,10 @@ for (const [name, plan] of Object.entries(LIVES)) {
       expect(scenario.segmentsCleaned).toBeGreaterThan(3);
       expect(count.regionTrims).toBeGreaterThan(2);
       expect(count.nodeTrims).toBeGreaterThan(0);
+      if (plan.snapshots !== undefined) {
+        expect(count.keeps).toBeGreaterThan(5);
+        expect(count.drops).toBeGreaterThan(5);
+      }
       if (plan.rig.indexBytes !== undefined) expect(scenario.indexMisses).toBeGreaterThan(10);
     }
   }, 3_600_000);

@@ -69,7 +69,7 @@ describe("the smallest store of a cluster is full", () => {
       expect(world.opens).toBe(views);
       world.checkHistories();
     },
-    60_000,
+    180_000,
   );
 
   test("a host with less room than there is data says so and stays out", () => {
@@ -95,7 +95,7 @@ describe("the smallest store of a cluster is full", () => {
     world.stopClients();
     world.run(11_000);
     world.checkHistories();
-  }, 60_000);
+  }, 180_000);
 
   test("joining a fuller cluster with the smallest store that fits", () => {
     const world = open(5, 1);
@@ -112,7 +112,7 @@ describe("the smallest store of a cluster is full", () => {
     expect(status?.hosts[1]?.why).not.toContain("too small");
     expect(status?.view.members).toContain("host1");
     world.checkHistories();
-  }, 60_000);
+  }, 180_000);
 });
 
 test("the threshold of the smallest segment count is what the comment says", () => {

@@ -7,11 +7,12 @@
  * prefix an image holds (`streamSeq`), and each block's content follows.
  */
 import { expect } from "bun:test";
+import { OUTCOME, type Outcome } from "../../../core/base/outcome.ts";
 import { SeededRandom } from "../../../core/base/random.ts";
 import { hostId } from "../../../core/base/units.ts";
 import { AREA_OFFSET } from "../../../core/format/superblock.ts";
 import { CUTS, type Cut, type SimMedia } from "../../sim/sim_media.ts";
-import { checkMedia, type RigOptions, StoreRig } from "./store_rig.ts";
+import { checkMedia, type RigOptions, StoreRig, VOLUME } from "./store_rig.ts";
 
 export const SENDER = hostId(1);
 const EPOCH = 65;
@@ -29,6 +30,13 @@ interface Op {
   readonly value: number;
 }
 
+/** A snapshot kept or dropped after the first `after` operations and before the next. */
+interface Mark {
+  readonly kind: "keep" | "drop";
+  readonly id: number;
+  readonly after: number;
+}
+
 /** An image after a power cut, and what must be found in it. */
 export interface CutImage {
   readonly media: SimMedia;
@@ -40,6 +48,8 @@ export interface CutImage {
   /** The same of the document that is put down now and then. */
   readonly documentLeast: number;
   readonly documentMost: number;
+  /** Marks that are there at least. */
+  readonly marksLeast: number;
 }
 
 export interface CutPlan {
@@ -52,6 +62,8 @@ export interface CutPlan {
   readonly operations: number;
   readonly trims: number;
   readonly syncs: number;
+  /** Snapshots that are there at the same time, at most. */
+  readonly snapshots?: number;
   readonly rig: RigOptions;
   /** Images taken at each write; the kinds take turns. */
   readonly draws: number;
@@ -64,7 +76,15 @@ export class CutScenario {
   readonly plan: CutPlan;
   /** First block of each group. */
   readonly groups: number[] = [];
-  readonly count = { rolls: 0, regionTrims: 0, nodeTrims: 0, restarts: 0, moments: 0 };
+  readonly count = {
+    rolls: 0,
+    regionTrims: 0,
+    nodeTrims: 0,
+    restarts: 0,
+    moments: 0,
+    keeps: 0,
+    drops: 0,
+  };
   checkpoints = 0;
   segmentsCleaned = 0;
   indexMisses = 0;
@@ -76,7 +96,9 @@ export class CutScenario {
   private durable = 0;
   private documentDurable = 0;
   private document = 0;
-  private readonly waiting: { token: number; ops: number; document: number }[] = [];
+  private readonly marks: Mark[] = [];
+  private marksDurable = 0;
+  private readonly waiting: { token: number; ops: number; document: number; marks: number }[] = [];
   private nextValue = 1;
   private nextToken = 1_000_000;
   private nextCut = 0;
@@ -114,6 +136,7 @@ export class CutScenario {
       if (done % 40 === 5) this.syncEach();
       if (done % 40 === 30) this.overwriteAgainAndAgain();
       if (done % 20 === 15) this.sweep();
+      if (done % 3 === 1) this.changeSnapshots();
       const third = Math.floor(this.plan.operations / 3);
       if (done === third) this.closeAndOpen();
       if (done === 2 * third) this.killAndOpen();
@@ -225,6 +248,33 @@ export class CutScenario {
     this.ops.push({ lba, count, value: 0 });
   }
 
+  /** Keeps one, or drops one when there are as many as there may be; nothing waits for it. */
+  private changeSnapshots(): void {
+    const most = this.plan.snapshots ?? 0;
+    if (most === 0) return;
+    const { snapshots } = this.rig.store;
+    const ids = [...this.snapshotsAfter(this.marks.length).keys()];
+    if (ids.length < most) {
+      const id = this.marks.length + 1;
+      this.ask(() => snapshots.create(VOLUME, id));
+      this.marks.push({ kind: "keep", id, after: this.ops.length });
+      this.count.keeps += 1;
+    } else {
+      const id = this.random.pick(ids);
+      this.ask(() => snapshots.drop(VOLUME, id));
+      this.marks.push({ kind: "drop", id, after: this.ops.length });
+      this.count.drops += 1;
+    }
+  }
+
+  /** Until the log has room. */
+  private ask(request: () => Outcome): void {
+    while (this.rig.request(request) === OUTCOME.pending) {
+      const before = this.rig.writable;
+      this.rig.until(() => this.rig.writable > before);
+    }
+  }
+
   private step(): void {
     this.rig.step(this.rig.nowMs + 5);
   }
@@ -239,7 +289,8 @@ export class CutScenario {
   private askSync(): number {
     this.nextToken += 1;
     const token = this.nextToken;
-    this.waiting.push({ token, ops: this.ops.length, document: this.document });
+    const { ops, document, marks } = this;
+    this.waiting.push({ token, ops: ops.length, document, marks: marks.length });
     this.rig.request(() => this.rig.store.sync(token));
     return token;
   }
@@ -257,6 +308,7 @@ export class CutScenario {
       expect(isDone).toBe(true);
       this.durable = Math.max(this.durable, first.ops);
       this.documentDurable = Math.max(this.documentDurable, first.document);
+      this.marksDurable = Math.max(this.marksDurable, first.marks);
       this.waiting.shift();
     }
   }
@@ -272,6 +324,7 @@ export class CutScenario {
   private closeAndOpen(): void {
     this.trimNode();
     for (let count = 0; count < 3; count += 1) this.trimRegions();
+    for (let count = 0; count < 3; count += 1) this.changeSnapshots();
     this.noteEnd();
     this.rig.close();
     expect(checkMedia(this.rig.disk.media.clone())).toMatchObject({ isSound: true });
@@ -282,6 +335,7 @@ export class CutScenario {
   private killAndOpen(): void {
     this.sync();
     for (const lba of this.groups) this.zero(lba, GROUP);
+    for (let count = 0; count < 3; count += 1) this.changeSnapshots();
     const end = this.rig.store.lastLsn;
     this.rig.until(() => this.rig.loggedLsn >= end);
     this.noteEnd();
@@ -307,6 +361,7 @@ export class CutScenario {
     this.durable = kept;
     this.document = documentOf(this.rig);
     this.documentDurable = this.document;
+    this.marksDurable = this.marks.length;
   }
 
   private noteWrite(offset: number): void {
@@ -332,6 +387,7 @@ export class CutScenario {
         most: this.ops.length,
         documentLeast: this.documentDurable,
         documentMost: this.document,
+        marksLeast: this.marksDurable,
       });
     }
   }
@@ -339,6 +395,31 @@ export class CutScenario {
   /** Not from inside the store, whose event goes on meanwhile. */
   private flushImages(): void {
     for (const image of this.images.splice(0)) this.take(image);
+  }
+
+  /** Snapshots there after the first `count` marks: for each, operations before it was kept. */
+  snapshotsAfter(count: number): Map<number, number> {
+    const found = new Map<number, number>();
+    for (const { kind, id, after } of this.marks.slice(0, count)) {
+      if (kind === "keep") found.set(id, after);
+      else found.delete(id);
+    }
+    return found;
+  }
+
+  /**
+   * Marks that are in the log with the first `kept` operations, if `ids` are the snapshots there.
+   * Those between the last operation kept and the next may be there or not, in their order.
+   */
+  marksKept(kept: number, ids: readonly number[]): number {
+    const least = this.marks.filter(({ after }) => after < kept).length;
+    let count = this.marks.filter(({ after }) => after <= kept).length;
+    const list = JSON.stringify(ids);
+    while (JSON.stringify([...this.snapshotsAfter(count).keys()]) !== list) {
+      count -= 1;
+      if (count < least) throw new Error(`snapshots ${list} after ${kept} operations`);
+    }
+    return count;
   }
 
   /** Values of all groups' blocks after the first `count` operations. */
