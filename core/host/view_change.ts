@@ -158,7 +158,7 @@ export class ViewChange implements MembershipSink {
     if (this.parts.rules.reconcile && plan.continuing) {
       this.noteTail();
       for (const want of plan.mustReach) {
-        if (this.appendedOf(want.sender) < want.seq) return;
+        if (this.appendedOf(plan.from, want.sender) < want.seq) return;
       }
     }
     if (store.loggedLsn < store.lastLsn) return;
@@ -268,7 +268,9 @@ export class ViewChange implements MembershipSink {
     };
   }
 
-  private appendedOf(sender: HostId): Seq {
+  /** Positions of another epoch say nothing of `epoch`: of that this host has no record yet (R5). */
+  private appendedOf(epoch: Epoch, sender: HostId): Seq {
+    if (this.tail.epoch !== epoch) return 0;
     for (const each of this.tail.vector) if (each.sender === sender) return each.appended;
     return 0;
   }

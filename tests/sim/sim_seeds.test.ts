@@ -6,10 +6,12 @@ import { describe, expect, test } from "bun:test";
 import { runSeed } from "./run_seed.ts";
 
 const SEEDS = 50;
+/** Seeds that failed once. 20144: a member counted records of an older epoch as those of R5. */
+const FOUND = [20144];
 const SEED_TIMEOUT_MS = 300_000;
 
 describe("seeds", () => {
-  test.each(Array.from({ length: SEEDS }, (_, index) => index + 1))(
+  test.each([...Array.from({ length: SEEDS }, (_, index) => index + 1), ...FOUND])(
     "seed %d passes every check",
     (seed) => {
       const result = runSeed(seed);
