@@ -268,7 +268,7 @@ export class ViewChange implements MembershipSink {
     };
   }
 
-  /** Positions of another epoch say nothing of `epoch`: of that this host has no record yet (R5). */
+  /** R5: with positions of another epoch this host has no record of `epoch` yet. */
   private appendedOf(epoch: Epoch, sender: HostId): Seq {
     if (this.tail.epoch !== epoch) return 0;
     for (const each of this.tail.vector) if (each.sender === sender) return each.appended;

@@ -1,7 +1,8 @@
 /**
  * Judges what a power cut left: the store opens without loss, it holds a prefix of what was done
- * that has all that was synced, each block is what that prefix says, in the volume and in its snapshots, a second recovery of the same
- * image finds the same, all counts are exact, and no space is lost.
+ * that has all that was synced, each block of the volume and of its snapshots is what that prefix
+ * says, a second recovery of the same image finds the same, all counts are exact, and no space is
+ * lost.
  */
 import { expect } from "bun:test";
 import { SeededRandom } from "../../../core/base/random.ts";

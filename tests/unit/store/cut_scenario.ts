@@ -76,15 +76,7 @@ export class CutScenario {
   readonly plan: CutPlan;
   /** First block of each group. */
   readonly groups: number[] = [];
-  readonly count = {
-    rolls: 0,
-    regionTrims: 0,
-    nodeTrims: 0,
-    restarts: 0,
-    moments: 0,
-    keeps: 0,
-    drops: 0,
-  };
+  readonly count = { rolls: 0, regionTrims: 0, nodeTrims: 0, restarts: 0, moments: 0, marks: 0 };
   checkpoints = 0;
   segmentsCleaned = 0;
   indexMisses = 0;
@@ -258,13 +250,12 @@ export class CutScenario {
       const id = this.marks.length + 1;
       this.ask(() => snapshots.create(VOLUME, id));
       this.marks.push({ kind: "keep", id, after: this.ops.length });
-      this.count.keeps += 1;
     } else {
       const id = this.random.pick(ids);
       this.ask(() => snapshots.drop(VOLUME, id));
       this.marks.push({ kind: "drop", id, after: this.ops.length });
-      this.count.drops += 1;
     }
+    this.count.marks += 1;
   }
 
   /** Until the log has room. */
