@@ -132,6 +132,7 @@ const hostSchema = v.strictObject({
   http: v.optional(tcp),
   priority: v.optional(wholeNumber(0, 7), 3),
   scrub: v.optional(scrub, "auto"),
+  busy_poll: v.optional(oneOf(["auto", "off"]), "auto"),
 });
 
 const volumeSchema = v.strictObject({

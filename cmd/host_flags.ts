@@ -10,6 +10,7 @@ export const HOST_FLAGS = {
   "store-alloc": { type: "string", valueHint: "full|thin", description: "room of a new file" },
   "disk-timeout": { type: "string", valueHint: "DURATION", description: "after it a disk failed" },
   "index-memory": { type: "string", valueHint: "SIZE|auto", description: "for the store's index" },
+  "busy-poll": { type: "string", valueHint: "auto|off", description: "awake between requests" },
   nbd: { type: "string", valueHint: "ADDRESS,...", description: "where NBD clients attach" },
   control: { type: "string", valueHint: "PATH", description: "the control socket" },
   state: { type: "string", valueHint: "PATH", description: "the file of its votes" },

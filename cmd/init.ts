@@ -190,6 +190,7 @@ function hostText({ name, link, shared, nbd }: HostPlan, storeSize: string): str
     [`store = "${name}.vsan"`, "file (created) or block device"],
     [`store_size = "${storeSize}"`, "for a file; a device is used whole"],
     ['store_alloc = "full"', "or thin: a file takes space as it is written"],
+    ['busy_poll = "auto"', "or off: never awake without work"],
     ['disk_timeout = "20s"', "a disk that takes longer has failed"],
     [`nbd = ["127.0.0.1:${nbd}"]`, 'where clients attach; also "unix:/path"'],
     [`control = "${name}.sock"`, "for vsan mirror, lease and recover"],

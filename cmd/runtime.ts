@@ -70,6 +70,7 @@ export async function startRuntime(request: RuntimeRequest): Promise<Runtime> {
       nbd: request.withClients ? self.nbd : [],
       group: isShared ? document.shared_network.group : null,
       control: self.control,
+      busyPoll: self.busy_poll === "auto",
       trace: events,
     },
     controlRoutes(options, events, () => drive),

@@ -43,6 +43,7 @@ const INLINE_STALL_MS_MAX = 100;
 const INLINE_WRITE_BYTES_MAX = 4 * MIB;
 const RWF_NOWAIT = 8;
 const ADVISE_DONTNEED = 4;
+const SEEK_DATA = 3;
 const IOVEC_BYTES = 16;
 /** Smallest piece of memory given out, so that it is never a small typed array, which moves. */
 const ALLOCATE_BYTES_MIN = 4096;
@@ -164,6 +165,16 @@ export class DiskFile {
     if (this.isStalled) return -ERRNO.EAGAIN;
     const count = Number(this.symbols.pwrite(this.fd, address, length, offset));
     return count < 0 ? -refusalOf(errno()) : count;
+  }
+
+  /**
+   * See `Disk.isUnwritten`. SEEK_DATA passes over holes and unwritten extents (man lseek(2)); the
+   * file's position, which it moves, is used by nobody.
+   */
+  isUnwritten(offset: number, length: number): boolean {
+    if (this.isDevice || this.isRemote) return false;
+    const data = Number(this.symbols.lseek(this.fd, offset, SEEK_DATA));
+    return data < 0 ? errno() === ERRNO.ENXIO : data >= offset + length;
   }
 
   /** Nothing comes back from the disk. */

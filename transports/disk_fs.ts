@@ -53,6 +53,10 @@ export class FsDisk implements OpenDisk {
     this.readsMedium = file.readsMedium;
   }
 
+  isUnwritten(offset: number, length: number): boolean {
+    return this.file.isUnwritten(offset, length);
+  }
+
   allocate(lengthBytes: number): Uint8Array {
     return this.file.allocate(lengthBytes);
   }
@@ -115,6 +119,10 @@ export class FsDisk implements OpenDisk {
   private fallocate(tag: number, mode: number, offset: number, length: number): void {
     const failed = libc().fallocate(this.file.fd, mode, offset, length) !== 0;
     this.ready.push(tag, failed ? -errno() : 0);
+  }
+
+  get isBusy(): boolean {
+    return this.inFlight > 0;
   }
 
   submit(): void {}

@@ -30,6 +30,8 @@ export interface OpenDisk extends Disk {
   readonly backend: "uring" | "fs";
   /** Hands what was queued since the last call to the kernel. */
   submit(): void;
+  /** Operations are in flight in the kernel. */
+  readonly isBusy: boolean;
   /** Delivers results that are there already; true if there were any. Not from inside the core. */
   deliver(): boolean;
   /** Waits for what is in flight, then lets the file go. Nothing may be started any more. */

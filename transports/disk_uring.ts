@@ -100,6 +100,10 @@ export class UringDisk implements OpenDisk {
     return await woken;
   }
 
+  isUnwritten(offset: number, length: number): boolean {
+    return this.file.isUnwritten(offset, length);
+  }
+
   allocate(lengthBytes: number): Uint8Array {
     return this.file.allocate(lengthBytes);
   }
@@ -149,6 +153,10 @@ export class UringDisk implements OpenDisk {
   reserve(tag: number, offset: number, length: number): void {
     assert(offset >= 0 && offset + length <= this.sizeBytes, "disk: range past the end");
     this.begin(tag, RESERVE, offset, 0, length);
+  }
+
+  get isBusy(): boolean {
+    return this.freeCount < SLOTS;
   }
 
   submit(): void {

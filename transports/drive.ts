@@ -63,6 +63,8 @@ export interface DriveOptions {
   readonly group: string | null;
   /** Path of the control socket, or null. */
   readonly control: string | null;
+  /** Stay awake for a moment between requests that follow each other closely (idle_poll.ts). */
+  readonly busyPoll: boolean;
   readonly trace: Trace;
 }
 
@@ -167,7 +169,7 @@ class RealDrive implements Drive, LoopOwner {
     const clients: ClientLink = this.clients;
     const packets = this.packets ?? NO_PACKETS;
     this.host = make({ streams, packets, clients, votes, mac, entropy, trace: this.trace });
-    this.loop = new HostLoop(this.host, this.clock, this);
+    this.loop = new HostLoop(this.host, this.clock, this, options.busyPoll);
   }
 
   async start(): Promise<void> {
@@ -275,6 +277,10 @@ class RealDrive implements Drive, LoopOwner {
 
   deliver(): boolean {
     return this.disk?.deliver() ?? false;
+  }
+
+  diskIsBusy(): boolean {
+    return this.disk?.isBusy === true;
   }
 
   turned(): void {

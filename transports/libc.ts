@@ -19,6 +19,7 @@ const SYMBOLS = {
   preadv2: { args: [i32, u64, i32, i64, i32], returns: i64 },
   posix_fadvise: { args: [i32, i64, i64, i32], returns: i32 },
   fallocate: { args: [i32, i32, i64, i64], returns: i32 },
+  lseek: { args: [i32, i64, i32], returns: i64 },
   ioctl: { args: [i32, u64, u64], returns: i32 },
   flock: { args: [i32, i32], returns: i32 },
   eventfd: { args: [i32, i32], returns: i32 },

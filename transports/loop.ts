@@ -16,6 +16,7 @@ import type { Lane } from "../core/base/ports.ts";
 import type { HostId } from "../core/base/units.ts";
 import type { HostMachine } from "../core/host/machine.ts";
 import type { Clock } from "./clock.ts";
+import { IdlePoll } from "./idle_poll.ts";
 
 /** Rounds of settle and inline disk completions in one turn, before sockets are served again. */
 const ROUNDS_MAX = 8;
@@ -28,6 +29,8 @@ export interface LoopOwner {
   deliver(): boolean;
   /** At the end of each turn, outside the machine. */
   turned(): void;
+  /** The disk has operations in flight. */
+  diskIsBusy(): boolean;
   fatal(error: unknown): void;
 }
 
@@ -35,6 +38,7 @@ export class HostLoop {
   private readonly host: HostMachine;
   private readonly clock: Clock;
   private readonly owner: LoopOwner;
+  private readonly idlePoll: IdlePoll;
   private isInside = false;
   private isDead = false;
   private isTurning = false;
@@ -49,10 +53,11 @@ export class HostLoop {
    */
   private deadlineMs = Infinity;
 
-  constructor(host: HostMachine, clock: Clock, owner: LoopOwner) {
+  constructor(host: HostMachine, clock: Clock, owner: LoopOwner, isPollWanted: boolean) {
     this.host = host;
     this.clock = clock;
     this.owner = owner;
+    this.idlePoll = new IdlePoll(isPollWanted, () => owner.diskIsBusy());
   }
 
   /** Runs `work` as an event of its own; null if the machine is broken. Not from inside it. */
@@ -197,6 +202,7 @@ export class HostLoop {
     this.isPlanned = false;
     if (this.isDead) return;
     this.isTurning = true;
+    this.idlePoll.turnBegins(performance.now());
     let goesOn = true;
     for (let round = 0; goesOn && round < ROUNDS_MAX; round += 1) {
       this.settle();
@@ -208,6 +214,7 @@ export class HostLoop {
     this.owner.turned();
     if (goesOn) this.plan();
     this.arm();
+    if (!this.isPlanned) this.idlePoll.turnEnds(performance.now());
   };
 
   private settle(): void {

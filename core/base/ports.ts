@@ -13,6 +13,7 @@ import type { HostId } from "./units.ts";
 export const ERRNO = {
   EINTR: 4,
   EIO: 5,
+  ENXIO: 6,
   EAGAIN: 11,
   ENOSPC: 28,
   ETIMEDOUT: 110,
@@ -60,6 +61,12 @@ export interface Disk {
    * what is to be written is reserved first.
    */
   readonly isThin?: boolean;
+  /**
+   * True if the range was never written and a sync of what is written there first costs more (a
+   * preallocated file's unwritten extents). A moment's truth, cheap, and allowed to err. Absent
+   * where there is no such difference.
+   */
+  isUnwritten?(offset: number, length: number): boolean;
   /** Memory fit for I/O: page-aligned, never moves, lives as long as the disk. */
   allocate(lengthBytes: number): Uint8Array;
   /** Reads at once if that needs no waiting: bytes read, or -EAGAIN, or another -errno. */

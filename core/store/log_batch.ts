@@ -30,6 +30,8 @@ export class LogBatch {
   itemCount = 0;
   /** CRC-32 of the items so far. */
   itemsCheck = 0;
+  /** Bytes of the buffer that its write takes: itself, padding, zeros behind it (log_primer.ts). */
+  writeBytes = 0;
   /** Begins in the last page of the batch before. */
   isPacked = false;
   /** The lane's log position behind its last item. */

@@ -10,6 +10,7 @@ import { LOG_LANE } from "../format/segment.ts";
 import { type DiskOps, OP } from "./disk_ops.ts";
 import type { Geometry } from "./geometry.ts";
 import { LogLane } from "./log_lane.ts";
+import { LogPrimer } from "./log_primer.ts";
 import type { SegmentTable } from "./segment_table.ts";
 import { SyncForecast } from "./sync_forecast.ts";
 
@@ -39,6 +40,7 @@ export class LogWriter {
   private readonly targets: number[] = [];
   private firstToken = 0;
   private readonly forecast = new SyncForecast();
+  private readonly primer: LogPrimer;
   private readonly disk: Disk;
   private readonly ops: DiskOps;
   private readonly segments: SegmentTable;
@@ -54,6 +56,7 @@ export class LogWriter {
     this.disk = disk;
     this.ops = ops;
     this.segments = segments;
+    this.primer = new LogPrimer(disk, geometry);
     this.hot = new LogLane(LOG_LANE.hot, geometry, segments, buffers.hot, true, this.counter);
     this.cold = new LogLane(LOG_LANE.cold, geometry, segments, buffers.cold, false, this.counter);
   }
@@ -132,8 +135,12 @@ export class LogWriter {
   private submitLane(lane: LogLane): void {
     const batch = lane.submit(this.session, this.storeId);
     if (batch === null) return;
-    if (lane === this.hot) this.forecast.wrote();
-    const length = roundUp(batch.at, 4096);
+    let length = roundUp(batch.at, 4096);
+    if (lane === this.hot) {
+      this.forecast.wrote();
+      if (this.forecast.foresees) length += this.primer.extend(batch, length);
+    }
+    batch.writeBytes = length;
     this.bytesWritten += length;
     const tag = this.ops.begin(OP.write, lane.lane);
     this.disk.write(tag, batch.diskOffset, batch.buffer, 0, length);
@@ -181,7 +188,7 @@ export class LogWriter {
   /** Bytes that the write in flight of this lane must report. */
   expectedBytes(lane: number): number {
     const batch = (lane === LOG_LANE.hot ? this.hot : this.cold).queue[0];
-    return batch === undefined ? 0 : roundUp(batch.at, 4096);
+    return batch === undefined ? 0 : batch.writeBytes;
   }
 
   /** The sync in flight completed. */

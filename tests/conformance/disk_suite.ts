@@ -73,6 +73,21 @@ export function diskSuite(name: string, open: () => Promise<DiskRig>): void {
       expect(into.every((byte) => byte === 0)).toBe(true);
     });
 
+    test("what was written is not unwritten any more, what lies behind it may be", async () => {
+      if (disk.isUnwritten === undefined) return;
+      const bytes = noise(8192, 3);
+      disk.write(1, 4096, bytes, 0, 8192);
+      expect(await result(1)).toBe(8192);
+      disk.sync(2);
+      expect(await result(2)).toBe(0);
+      expect(disk.isUnwritten(4096, 8192)).toBe(false);
+      expect(disk.isUnwritten(0, MIB)).toBe(false);
+      expect(disk.isUnwritten(8192, MIB)).toBe(false);
+      // A preallocated file on a file system that knows, or a device, which has no such ranges.
+      const isTold = disk.isUnwritten(MIB, 8 * MIB - MIB);
+      expect(isTold).toBe(disk.isUnwritten(disk.sizeBytes - 4096, 4096));
+    });
+
     test("what was written is read: any piece, into any place of the buffer", async () => {
       const data = noise(64 * 1024, 3);
       start(() => disk.write(1, 128 * 1024, data, 0, data.length));

@@ -106,6 +106,7 @@ for (const [name, plan] of Object.entries(LIVES)) {
       expect(scenario.segmentsCleaned).toBeGreaterThan(3);
       expect(count.regionTrims).toBeGreaterThan(2);
       expect(count.nodeTrims).toBeGreaterThan(0);
+      if (plan.syncs > 0.5) expect(scenario.rig.disk.unwrittenCount).toBeGreaterThan(3);
       if (plan.snapshots !== undefined) expect(count.marks).toBeGreaterThan(10);
       if (plan.rig.indexBytes !== undefined) expect(scenario.indexMisses).toBeGreaterThan(10);
     }

@@ -77,6 +77,8 @@ export class SimDisk implements Disk {
   readCount = 0;
   mediumCount = 0;
   bytesWritten = 0;
+  /** Times it said that a range was never written. */
+  unwrittenCount = 0;
   /** Sees every write as it is started. */
   onWrite: ((offset: number, length: number) => void) | null = null;
   /** Called when a write or a sync has begun, and when a sync was answered: moments for a cut. */
@@ -96,6 +98,12 @@ export class SimDisk implements Disk {
     this.sectorBytes = options.sectorBytes ?? SECTOR;
     this.isThin = options.isThin ?? false;
     this.random = new SeededRandom(options.seed);
+  }
+
+  isUnwritten(offset: number, length: number): boolean {
+    const isBlank = this.media.peek(offset, length).every((byte) => byte === 0);
+    if (isBlank) this.unwrittenCount += 1;
+    return isBlank;
   }
 
   allocate(lengthBytes: number): Uint8Array {

@@ -93,6 +93,13 @@ test("index_memory, in the file and printed", () => {
   expect(load(printed).self.index_memory).toBe(512 * 1024 ** 2);
 });
 
+test("busy_poll, in the file and printed", () => {
+  expect(load(GOOD).self.busy_poll).toBe("auto");
+  const printed = configText(load(GOOD.replace('store_size = "1G"', 'busy_poll = "off"')));
+  expect(printed).toContain('busy_poll = "off"');
+  expect(load(printed).self.busy_poll).toBe("off");
+});
+
 test("disk_timeout and store_alloc, in the file and printed", () => {
   const text = GOOD.replace('store_size = "1G"', 'store_alloc = "thin"\ndisk_timeout = "90s"');
   const { self } = load(text);

@@ -229,6 +229,7 @@ async function run(changes: Partial<DriveOptions> = {}): Promise<Running> {
     statePath: join(directory, `${names}.state`),
     nbd: ["127.0.0.1:0"],
     group: null,
+    busyPoll: true,
     control: null,
     trace,
     ...changes,
