@@ -1,26 +1,57 @@
 /**
- * Durable writes: `bun bench/durable.ts [--seconds N]`. 4 KiB random writes at depth 32, each on
- * stable storage when it is answered, to a volume with `ack = "durable"` over NBD; beside it, in
- * the same run and on the same file system, fio's 32 threads that each write and fdatasync
- * (`psync`) a preallocated file that was written before. Prints a Markdown table: the medians of
- * alternating repetitions.
+ * Durable writes: `bun bench/durable.ts [--seconds N]`. 4 KiB random writes, 32 at once, each on
+ * stable storage when it is answered:
+ *
+ *   store      appends to the store alone, in this process
+ *   over NBD   a volume with `ack = "durable"` on one host
+ *   appends    fio's 32 threads that write and fdatasync (`psync`), each at the end of a file of
+ *              its own, as fio does it if nothing else is said
+ *   in place   the same threads in one preallocated file that was written before: no file grows,
+ *              no extent changes, and the file system merges their syncs
+ *
+ * All in the same run and file system; prints a Markdown table of the medians of alternating
+ * repetitions.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { BLOCK_BYTES, MIB } from "../core/base/units.ts";
 import { Cluster } from "../tests/tools/cluster.ts";
+import { BareStore } from "./bare_store.ts";
 import { runFio } from "./fio.ts";
 
-const MIB = 1024 * 1024;
 const SPAN_BYTES = 128 * MIB;
 const DEPTH = 32;
 const REPETITIONS = 3;
 
 /** Writes a second. */
-async function rate(words: readonly string[], seconds: number): Promise<number> {
-  const job = await runFio([`--size=${SPAN_BYTES}`, "--group_reporting", ...words], seconds);
+async function fioRate(words: readonly string[], seconds: number): Promise<number> {
+  const job = await runFio(["--group_reporting", ...words], seconds);
   return job.write.iops;
+}
+
+/** Writes a second of the store alone: each writer's next write begins when its last is durable. */
+async function storeRate(bare: BareStore, seconds: number): Promise<number> {
+  const data = new Uint8Array(BLOCK_BYTES).fill(7);
+  const blocks = SPAN_BYTES / BLOCK_BYTES;
+  let idle = DEPTH;
+  let count = 0;
+  bare.onSynced = () => {
+    idle += 1;
+    count += 1;
+  };
+  const begin = performance.now();
+  const endMs = begin + seconds * 1000;
+  while (performance.now() < endMs) {
+    for (; idle > 0; idle -= 1) {
+      bare.write(Math.floor(Math.random() * blocks), 1, data);
+      bare.store.sync(1);
+    }
+    await bare.turnAndWait();
+  }
+  while (idle < DEPTH) await bare.turnAndWait();
+  return (count * 1000) / (performance.now() - begin);
 }
 
 function median(values: number[]): number {
@@ -31,31 +62,47 @@ async function main(): Promise<void> {
   const { values } = parseArgs({ options: { seconds: { type: "string", default: "3" } } });
   const seconds = Number(values.seconds);
   const directory = mkdtempSync(join(tmpdir(), "vsan-durable-"));
-  const file = join(directory, "raw.img");
   const cluster = await Cluster.start({
     hosts: ["alpha"],
     volumeBytes: 2 * SPAN_BYTES,
     storeBytes: 2048 * MIB,
     ack: "durable",
   });
+  const bare = await BareStore.make(2048 * MIB, SPAN_BYTES);
   try {
-    const ours = ["--ioengine=nbd", `--uri=${cluster.host("alpha").nbd}`, `--iodepth=${DEPTH}`];
-    const raw = ["--ioengine=psync", `--filename=${file}`, `--numjobs=${DEPTH}`, "--fdatasync=1"];
-    await rate([...ours, "--rw=write"], 0);
-    await rate(["--ioengine=psync", `--filename=${file}`, "--rw=write", "--end_fsync=1"], 0);
-    const rates: { ours: number[]; raw: number[] } = { ours: [], raw: [] };
+    const nbd = ["--ioengine=nbd", `--uri=${cluster.host("alpha").nbd}`, `--iodepth=${DEPTH}`];
+    const span = `--size=${SPAN_BYTES}`;
+    const inPlace = ["--ioengine=psync", `--filename=${join(directory, "in_place")}`, span];
+    const threads = ["--ioengine=psync", `--numjobs=${DEPTH}`, "--thread", "--fdatasync=1"];
+    await fioRate([...nbd, span, "--rw=write"], 0);
+    await fioRate([...inPlace, "--rw=write", "--end_fsync=1"], 0);
+    const subjects: Record<string, () => Promise<number>> = {
+      store: () => storeRate(bare, seconds),
+      "over NBD": () => fioRate([...nbd, span, "--rw=randwrite"], seconds),
+      appends: async () => {
+        const own = mkdtempSync(join(directory, "appends-"));
+        const words = [`--directory=${own}`, `--size=${SPAN_BYTES}`, "--rw=write"];
+        const iops = await fioRate([...threads, ...words], seconds);
+        rmSync(own, { recursive: true });
+        return iops;
+      },
+      "in place": () => fioRate([...threads, ...inPlace, "--rw=randwrite"], seconds),
+    };
+    const names = Object.keys(subjects);
+    const rates = names.map((): number[] => []);
     for (let repetition = 0; repetition < REPETITIONS; repetition += 1) {
-      rates.raw.push(await rate([...raw, "--thread", "--rw=randwrite"], seconds));
-      rates.ours.push(await rate([...ours, "--rw=randwrite"], seconds));
+      for (const [index, name] of names.entries()) {
+        rates[index]?.push((await subjects[name]?.()) ?? 0);
+      }
     }
-    const [own, other] = [median(rates.ours), median(rates.raw)];
+    const cells = rates.map((rate) => Math.round(median(rate)));
     process.stdout.write(
-      `| durable 4k writes/s, ${DEPTH} at once | vsan one host | psync + fdatasync | ratio |\n` +
-        "| --- | ---: | ---: | ---: |\n" +
-        `| | ${Math.round(own)} | ${Math.round(other)} | ${(own / other).toFixed(2)} |\n`,
+      `| durable 4k writes/s, ${DEPTH} at once | ${names.join(" | ")} |\n` +
+        `| --- |${" ---: |".repeat(names.length)}\n| | ${cells.join(" | ")} |\n`,
     );
   } finally {
     await cluster.close();
+    await bare.close();
     rmSync(directory, { recursive: true, force: true });
   }
 }

@@ -21,6 +21,8 @@ import { IdlePoll } from "./idle_poll.ts";
 /** Rounds of settle and inline disk completions in one turn, before sockets are served again. */
 const ROUNDS_MAX = 8;
 const TIMER_MS_MAX = 60_000;
+/** A deadline that near is waited for in turns, not by a timer. */
+const SOON_MS = 0.2;
 
 export interface LoopOwner {
   /** After `settle`: hand queued operations to the kernel. */
@@ -43,6 +45,7 @@ export class HostLoop {
   private isDead = false;
   private isTurning = false;
   private isPlanned = false;
+  private isAwaiting = false;
   private late: (() => void)[] = [];
   private timer: ReturnType<typeof setTimeout> | null = null;
   private timerMs = Infinity;
@@ -243,6 +246,12 @@ export class HostLoop {
     const deadlineMs = this.host.nextDeadlineMs();
     this.deadlineMs = deadlineMs;
     if (this.isPlanned) return;
+    // Timers are late by up to a millisecond.
+    if (deadlineMs - this.clock.nowMs() < SOON_MS) {
+      if (!this.isAwaiting) setImmediate(this.awaitSoon);
+      this.isAwaiting = true;
+      return;
+    }
     // A timer that is early only finds nothing due; one that is late would be a fault.
     if (this.timer !== null && this.timerMs <= deadlineMs) return;
     if (this.timer !== null) clearTimeout(this.timer);
@@ -252,6 +261,14 @@ export class HostLoop {
     const delayMs = Math.min(Math.max(deadlineMs - this.clock.nowMs(), 0), TIMER_MS_MAX);
     this.timer = setTimeout(this.ring, Math.ceil(delayMs));
   }
+
+  private readonly awaitSoon = (): void => {
+    this.isAwaiting = !this.isPlanned && !this.isDead; // A planned turn arms anew.
+    if (!this.isAwaiting) return;
+    this.isAwaiting = this.clock.nowMs() < this.deadlineMs;
+    if (this.isAwaiting) setImmediate(this.awaitSoon);
+    else this.plan();
+  };
 
   private readonly ring = (): void => {
     this.timer = null;

@@ -50,6 +50,8 @@ export class Points {
   private recipients: readonly HostId[] = [];
   /** Newest mark appended here, per sender. */
   private readonly marks = new Uint32Array(LIMITS.hostCountMax);
+  /** The lowest of the members'. */
+  private marked: Point = 0;
   private syncAsked: Point = 0;
   /** Counts syncs over all views, so that a late answer is never taken for a newer one's. */
   private ticket = 0;
@@ -95,6 +97,7 @@ export class Points {
     this.ticket += 1;
     this.currentTag = 0;
     this.marks.fill(0);
+    this.marked = 0;
     this.told.fill(0);
     this.syncAsked = 0;
     this.syncDone = 0;
@@ -127,8 +130,10 @@ export class Points {
 
   /** MARK(point) of `sender`'s stream was appended here; the own one included. */
   markApplied(_nowMs: number, sender: HostId, point: Point): void {
-    if (!this.isOpen || sender >= LIMITS.hostCountMax) return;
-    if (point > this.marks[sender]!) this.marks[sender] = point;
+    if (!this.isOpen || !this.members.includes(sender)) return;
+    if (point <= this.marks[sender]!) return;
+    this.marks[sender] = point;
+    this.marked = this.members.reduce((low, host) => Math.min(low, this.marks[host]!), point);
   }
 
   /** The sync of that ticket ended. A failed one is the store's to report. */
@@ -150,7 +155,7 @@ export class Points {
 
   settle(nowMs: number): void {
     if (!this.isOpen) return;
-    const marked = this.lowestMark();
+    const marked = this.marked;
     if (marked > this.syncAsked && this.syncDone === this.syncAsked) {
       this.syncAsked = marked;
       this.ticket += 1;
@@ -205,11 +210,5 @@ export class Points {
     for (const host of this.recipients) if (this.told[host]! < this.pending) return;
     this.isPointSent = true;
     this.sink.announce("point", this.pending);
-  }
-
-  private lowestMark(): Point {
-    let lowest = Number.MAX_SAFE_INTEGER;
-    for (const host of this.members) lowest = Math.min(lowest, this.marks[host]!);
-    return lowest === Number.MAX_SAFE_INTEGER ? 0 : lowest;
   }
 }

@@ -435,6 +435,7 @@ export class StoreEngine {
       deadline = Math.min(deadline, this.turnAtMs);
     }
     deadline = Math.min(deadline, this.live?.below.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
+    deadline = Math.min(deadline, this.live?.writer.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
     const scrubber = this.mayScrub ? this.live?.scrubber : null;
     return Math.min(deadline, scrubber?.nextDeadlineMs() ?? Number.POSITIVE_INFINITY);
   }

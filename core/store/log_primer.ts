@@ -19,7 +19,7 @@ import { NO_SEGMENT } from "./segment_table.ts";
 /** Zeros at a time: 30 us to copy, and one conversion in 32 to 64 small batches. */
 const PRIME_BYTES = 256 * 1024;
 /** Larger batches need few syncs for their bytes. */
-const BATCH_BYTES_MAX = 64 * 1024;
+const BATCH_BYTES_MAX = 256 * 1024;
 
 export class LogPrimer {
   private segment = NO_SEGMENT;

@@ -13,6 +13,7 @@ import { LogLane } from "./log_lane.ts";
 import { LogPrimer } from "./log_primer.ts";
 import type { SegmentTable } from "./segment_table.ts";
 import { SyncForecast } from "./sync_forecast.ts";
+import { SyncGather } from "./sync_gather.ts";
 
 export interface LogBuffers {
   readonly hot: readonly Uint8Array[];
@@ -40,6 +41,7 @@ export class LogWriter {
   private readonly targets: number[] = [];
   private firstToken = 0;
   private readonly forecast = new SyncForecast();
+  private readonly gather = new SyncGather();
   private readonly primer: LogPrimer;
   private readonly disk: Disk;
   private readonly ops: DiskOps;
@@ -138,6 +140,7 @@ export class LogWriter {
     let length = roundUp(batch.at, 4096);
     if (lane === this.hot) {
       this.forecast.wrote();
+      this.gather.wrote(this.ops.nowMs);
       if (this.forecast.foresees) length += this.primer.extend(batch, length);
     }
     batch.writeBytes = length;
@@ -151,6 +154,7 @@ export class LogWriter {
     const isAsked = this.syncIsDue();
     if (!isAsked && !this.syncIsForeseen()) return;
     if (!this.hot.maySync || !this.cold.maySync) return;
+    if (this.heldUntilMs() > this.ops.nowMs) return;
     this.isSyncing = true;
     this.syncHot = this.hot.logged;
     this.syncCold = this.cold.logged;
@@ -181,8 +185,10 @@ export class LogWriter {
 
   /** A write of this lane completed. */
   written(lane: number): void {
-    if (lane === LOG_LANE.hot) this.hot.completed();
-    else this.cold.completed();
+    if (lane === LOG_LANE.hot) {
+      this.hot.completed();
+      this.gather.wrote(this.ops.nowMs);
+    } else this.cold.completed();
   }
 
   /** Bytes that the write in flight of this lane must report. */
@@ -191,9 +197,21 @@ export class LogWriter {
     return batch === undefined ? 0 : batch.writeBytes;
   }
 
+  /** When a sync that is due and held begins; Infinity if none is. */
+  nextDeadlineMs(): number {
+    if (this.isSyncing || !this.syncIsDue()) return Number.POSITIVE_INFINITY;
+    return this.heldUntilMs();
+  }
+
+  private heldUntilMs(): number {
+    return this.gather.heldUntilMs(this.hot.logged - this.hot.durable);
+  }
+
   /** The sync in flight completed. */
   synced(): void {
     this.isSyncing = false;
+    const waiting = this.hot.appended - this.syncHot;
+    this.gather.ended(this.syncHot - this.hot.durable, waiting, this.ops.nowMs);
     this.hot.durable = this.syncHot;
     this.cold.durable = this.syncCold;
     this.hot.durableSeq = this.syncHotSeq;

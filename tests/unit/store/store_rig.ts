@@ -39,6 +39,7 @@ export interface RigOptions {
   readonly media?: SimMedia;
   readonly rules?: Partial<Rules>;
   readonly cacheHits?: number;
+  readonly latencyMs?: readonly [number, number];
   readonly syncMs?: readonly [number, number];
   readonly checkpointBytes?: number;
   readonly indexBytes?: number;
@@ -88,6 +89,7 @@ export class StoreRig implements StoreSink {
       schedule: (delayMs, fn) => this.after(delayMs, fn),
       done: (tag, result) => this.store.diskDone(this.nowMs, tag, result),
       cacheHits: options.cacheHits ?? 0.5,
+      ...(options.latencyMs === undefined ? {} : { latencyMs: options.latencyMs }),
       ...(options.syncMs === undefined ? {} : { syncMs: options.syncMs }),
       ...(options.sectorBytes === undefined ? {} : { sectorBytes: options.sectorBytes }),
       isThin: options.isThin ?? false,
