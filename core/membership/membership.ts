@@ -195,7 +195,7 @@ export class Membership {
       if (peer === null || !peer.linked) return;
       if (message.kind === "hello") this.onHello(peer, message);
       else if (message.kind === "stale") this.onStale(message.inc);
-      else if (message.kind === "refuse") this.ground.sink.refused(from, message.why);
+      else if (message.kind === "refuse") this.peers.refusedBy(peer, message.why);
       else if (peer.greeted) {
         peer.heardAtMs = this.ground.nowMs;
         this.dispatch(from, message);

@@ -34,6 +34,8 @@ export class Peer {
   active: MessageOf<"active"> | null = null;
   /** R13: why the two must not work together; "" = nothing known. */
   diverged = "";
+  /** What it said when it refused to work with us; "" = it did not, on this link. */
+  refusedWhy = "";
   doubledUntilMs = 0;
   accusedUntilMs = 0;
   accusedWhy = "";
@@ -79,8 +81,15 @@ export class Peers {
     // One already given up for its silence does not come back to life by losing its link.
     const wasAlive = this.isAlive(host);
     peer.linked = false;
+    peer.refusedWhy = "";
     if (peer.greeted) peer.lostAtMs = wasAlive ? this.ground.nowMs : Number.NEGATIVE_INFINITY;
     peer.greeted = false;
+  }
+
+  /** R13: `peer` judged, and will not work with this host. */
+  refusedBy(peer: Peer, why: string): void {
+    peer.refusedWhy = why;
+    this.ground.sink.refused(peer.host, why);
   }
 
   /** True if the host counts as reachable; this host always is. */

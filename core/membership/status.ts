@@ -60,8 +60,9 @@ function whyOf(parts: Parts, votes: number): string {
   return proposer.lastFailure === "" ? "a new view is being agreed" : proposer.lastFailure;
 }
 
-function roleWhy({ ground, opener, proposer, keeper }: Parts): string {
+function roleWhy({ ground, peers, opener, proposer, keeper }: Parts): string {
   if (opener.isOpen) return "";
+  for (const { refusedWhy } of peers.all) if (refusedWhy !== "") return refusedWhy;
   if (opener.view === null && keeper.state.accepted === null) {
     return proposer.lastFailure === "" ? "no view has been agreed yet" : proposer.lastFailure;
   }
@@ -81,7 +82,7 @@ function describePeer({ ground, peers }: Parts, peer: Peer): PeerStatus {
   const reachable = peers.isAlive(peer.host);
   const flags = reachable ? (peer.beat?.flags ?? 0) : 0;
   const since = Math.max(peer.heardAtMs, ground.startMs);
-  let why = peer.diverged;
+  let why = peer.diverged || peer.refusedWhy;
   if (why === "" && peer.accusedUntilMs > ground.nowMs) why = peer.accusedWhy;
   if (why === "" && ground.nowMs < peer.doubledUntilMs) {
     why = `two processes claim to be ${ground.nameOf(peer.host)}`;

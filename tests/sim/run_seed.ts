@@ -40,6 +40,8 @@ const CLUSTERS: readonly (readonly HostKind[])[] = [
   ["data", "data", "witness", "client"],
 ];
 
+/** An operator looks after so long at what does not heal by itself. */
+const OPERATOR_MS = 10_000;
 /** V12: all is quiet and whole this long after everything was healed. */
 const RECOVER_MS = 40_000;
 
@@ -118,9 +120,45 @@ function live(world: World, random: SeededRandom, options: SeedOptions): void {
 
 function awaitWhole(world: World): void {
   const deadline = world.now() + RECOVER_MS;
+  const operatorMs = world.now() + OPERATOR_MS;
+  let hasLooked = false;
   while (!isWhole(world)) {
+    if (world.blackouts > 0 && !hasLooked && world.now() > operatorMs) {
+      hasLooked = true;
+      giveUpDiverged(world);
+    }
     if (world.now() > deadline) throw new Violation(`V12: not whole again: ${describe(world)}`);
     world.run(world.now() + 100);
+  }
+}
+
+/**
+ * R13: a host that kept acknowledged records which the base of a cold start lost to a power cut is
+ * refused, until its operator decides. Ours moves its store aside, as README says.
+ */
+function giveUpDiverged(world: World): void {
+  for (const node of world.nodes) {
+    const inside = node.host?.inside;
+    if (inside === undefined || inside.change.role !== "none" || node.disk === null) continue;
+    const { membership, nowMs } = inside.parts;
+    const isRefused = membership.status(nowMs).peers.some(({ why }) => why.includes("diverged"));
+    if (!isRefused) continue;
+    world.note(`the store of ${node.id}, which diverged, is given up`);
+    node.kill();
+    const disk = world.makeDisk(node.id, 1);
+    node.disk = disk;
+    node.start();
+    const recover = (): void => {
+      const { host } = node;
+      if (host === null || host.inside.parts.store !== null) return;
+      let isRefused = true;
+      node.event((_, now) => {
+        isRefused = host.recover(now, disk, false) !== null;
+      });
+      // As long as nobody is there to copy from it is refused.
+      if (isRefused) world.scheduler.after(500, recover);
+    };
+    world.scheduler.after(500, recover);
   }
 }
 
