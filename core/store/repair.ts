@@ -19,7 +19,7 @@ import type { Rules } from "../base/rules.ts";
 import { type HostId, type VolumeId, volumeId } from "../base/units.ts";
 import { SEGMENT_BYTES_MIN } from "./geometry.ts";
 import { StoreCheck } from "./check.ts";
-import type { CheckReport } from "./check_report.ts";
+import type { BadBlock, CheckReport } from "./check_report.ts";
 import type { StoreOpened, StoreSink } from "./contract.ts";
 import { Store } from "./store.ts";
 import { type Refusal, refuse } from "./superblocks.ts";
@@ -57,6 +57,8 @@ export class StoreRepair implements StoreSink {
   private before: CheckReport | null = null;
   private latest: CheckReport | null = null;
   private blocksLost = 0;
+  /** Of `latest.badBlocks`: the next one to give up. */
+  private nextBad = 0;
   private rounds = 0;
   private isClosed = false;
 
@@ -100,6 +102,7 @@ export class StoreRepair implements StoreSink {
       return;
     }
     this.rounds += 1;
+    this.nextBad = 0;
     this.phase = "opening";
     const options = {
       segmentBytes: SEGMENT_BYTES_MIN,
@@ -114,8 +117,12 @@ export class StoreRepair implements StoreSink {
 
   private lose(nowMs: number): void {
     const store = this.store as Store;
-    for (const { volume, lba, place } of this.latest?.badBlocks ?? []) {
-      if (store.lose(volumeId(volume), lba, place) === OUTCOME.ok) this.blocksLost += 1;
+    const bad = this.latest?.badBlocks ?? [];
+    for (; this.nextBad < bad.length; this.nextBad += 1) {
+      const { volume, lba, place } = bad[this.nextBad] as BadBlock;
+      const outcome = store.lose(volumeId(volume), lba, place);
+      if (outcome === OUTCOME.pending) return;
+      if (outcome === OUTCOME.ok) this.blocksLost += 1;
     }
     this.phase = "closing";
     store.close(nowMs);

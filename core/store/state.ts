@@ -3,12 +3,13 @@
  * rebuilds. Shared by recovery, the running store and the offline check.
  */
 import { LIMITS } from "../base/limits.ts";
+import { OUTCOME, type Outcome } from "../base/outcome.ts";
 import { type Epoch, REGION_BLOCKS, type VolumeId } from "../base/units.ts";
 import { META_SLOTS } from "../format/checkpoint.ts";
 import type { StoreVolume } from "./contract.ts";
 import type { Geometry } from "./geometry.ts";
 import { type IndexNode, NO_PAGE } from "./index_node.ts";
-import { IndexPool } from "./index_pool.ts";
+import { IndexPool, LOST_PLACE } from "./index_pool.ts";
 import { SegmentTable } from "./segment_table.ts";
 import { HEAD, VolumeIndex } from "./volume_index.ts";
 
@@ -155,6 +156,25 @@ export class StoreState {
     }
     pool.losePage(page, blocks);
     return blocks;
+  }
+
+  /** See `Store.lose`. The pages of all versions must be in memory. */
+  loseBlock(volume: VolumeId, lba: number, place: number): Outcome {
+    const { pool } = this;
+    // What is being given up counts with the versions; a checkpoint holds pages as they are.
+    if (!pool.graveyard.isEmpty || pool.isFrozen) return OUTCOME.pending;
+    const holders = this.versionsOf(volume).filter((version) => version.placeAt(lba) === place);
+    if (place <= LOST_PLACE || holders.length === 0) return OUTCOME.refused;
+    for (const version of holders) {
+      const page = version.pageOf(lba);
+      // A page that versions share changes once, for all of them.
+      if (version.placeAt(lba) === place) pool.putIn(page, lba & 511, LOST_PLACE, 0);
+      pool.pages.markDirty(page);
+      version.usedBlocks -= 1;
+      version.touchNodeOf(lba);
+    }
+    this.segments.dropBlock(place);
+    return OUTCOME.ok;
   }
 
   noteStream(epoch: Epoch, sender: number, seq: number): void {

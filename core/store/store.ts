@@ -48,7 +48,7 @@ import { tellExtents, type Visit } from "./extents.ts";
 import { ROOM } from "./log_lane.ts";
 import type { Scrubber } from "./scrubber.ts";
 import { Snapshots } from "./snapshots.ts";
-import { HOLE_PLACE, LOST_PLACE } from "./index_pool.ts";
+import { HOLE_PLACE } from "./index_pool.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
 interface Target {
@@ -351,16 +351,14 @@ export class Store {
   }
 
   /**
-   * Gives up the bytes of a bad block, if the index still points at `place`: from now on it is
-   * lost, so that its segment can be cleaned. Reads answer io until it is healed, written, trimmed.
-   * Durable with the next checkpoint. `ok`, or `refused`: it lies elsewhere by now.
+   * Gives up the bytes of a bad block in every version of the volume whose index points at `place`:
+   * from now on it is lost, so that its segment can be cleaned. Reads answer io until it is healed,
+   * written, trimmed. Durable with the next checkpoint. For a store whose whole index is in memory.
+   * `ok`; `refused`: it lies elsewhere by now; `pending`: try again after the next `settle`.
    */
   lose(volume: VolumeId, lba: number, place: number): Outcome {
-    const index = this.index(volume);
-    if (index === undefined || this.engine.phase !== "open") return OUTCOME.io;
-    if (place <= LOST_PLACE || index.placeAt(lba) !== place) return OUTCOME.refused;
-    index.set(lba, LOST_PLACE, 0);
-    return OUTCOME.ok;
+    const { live, phase } = this.engine;
+    return live === null || phase !== "open" ? OUTCOME.io : live.state.loseBlock(volume, lba, place);
   }
 
   /** The scrub: its rate, its pauses; null while there is none. */

@@ -190,15 +190,18 @@ function writeMore(rig: StoreRig): void {
 /** Runs until the time is over. Throws with the seed and the case of the first failure. */
 export function fuzzImages(options: { seed: number; seconds: number }): FuzzResult {
   const small = baseOf(smallImage(), SMALL_BLOCKS);
-  const clean = LIVES.find(({ name }) => name === "clean") as (typeof LIVES)[0];
-  const large = baseOf(imageOf(clean.live()), LIFE_BLOCKS);
+  const [large, kept] = ["clean", "snapshots"].map((wanted) => {
+    const life = LIVES.find(({ name }) => name === wanted) as (typeof LIVES)[0];
+    return baseOf(imageOf(life.live()), LIFE_BLOCKS);
+  }) as [Base, Base];
   const result: FuzzResult = { cases: 0, fields: new Set(), outcomes: new Map() };
   const endsAt = performance.now() + options.seconds * 1000;
   for (let seed = options.seed; performance.now() < endsAt; seed += 1) {
     for (let pass = 0; pass < EDGES && performance.now() < endsAt; pass += 1) {
       const random = new SeededRandom(seed * EDGES + pass);
-      // The large image has what the small one has not: dense pages, many regions.
-      runPass(pass % 4 === 0 ? [small, large] : [small], pass + seed, random, result, seed);
+      // The others have what the small one has not: dense pages, many regions; snapshots.
+      const others = pass % 4 === 0 ? [large] : pass % 4 === 2 ? [kept] : [];
+      runPass([small, ...others], pass + seed, random, result, seed);
     }
   }
   return result;

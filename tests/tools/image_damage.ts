@@ -15,6 +15,7 @@ import {
 import { SUPERBLOCK } from "../../core/format/superblock.ts";
 import { OTHER, VOLUME } from "../unit/store/store_rig.ts";
 import {
+  batchesOf,
   type FoundBatch,
   type FoundItem,
   newestSuperblock,
@@ -52,6 +53,14 @@ function changePage(lba: number, change: (view: DataView, at: number, image: Uin
 
 function rootBody(image: Uint8Array, copy: "rootPlaceA" | "rootPlaceB"): number {
   return SUPERBLOCK[copy].get(viewOf(image), newestSuperblock(image)) * 16 + ITEM_HEADER_BYTES;
+}
+
+/** The first volume's items of a kind, newest first. */
+function itemsOfKind(image: Uint8Array, kind: number): FoundItem[] {
+  return batchesOf(image)
+    .sort((left, right) => right.seq - left.seq)
+    .flatMap(({ items }) => items)
+    .filter(({ type, subject }) => type === 128 + kind && subject === VOLUME);
 }
 
 const CHECKPOINTS: readonly ImageDamage[] = [
@@ -208,6 +217,29 @@ const BLOCKS: readonly ImageDamage[] = [
   },
 ];
 
+const SNAPSHOTS: readonly ImageDamage[] = [
+  {
+    name: "page that only a snapshot holds rotten",
+    of: "snapshots",
+    damage: (image) => {
+      const pages = itemsOfKind(image, ITEM_KIND.page).filter(({ number }) => number === 0);
+      flip(image, (pages[0] as FoundItem).at + ITEM_HEADER_BYTES + 40);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { page: 1 }, unreadable: 512 },
+  },
+  {
+    name: "a snapshot's beginning rotten in the log: the directory has it, too",
+    of: "snapshots",
+    damage: (image) => {
+      const [newest] = itemsOfKind(image, ITEM_KIND.snapshot);
+      flip(image, (newest as FoundItem).at + 8);
+      return undefined;
+    },
+    wanted: { open: "ok", kinds: { batch: 1 } },
+  },
+];
+
 const LOGS: readonly ImageDamage[] = [
   {
     name: "record's header rotten in the log",
@@ -299,5 +331,6 @@ export const DAMAGES: readonly ImageDamage[] = [
   ...CHECKPOINTS,
   ...COUNTS,
   ...BLOCKS,
+  ...SNAPSHOTS,
   ...LOGS,
 ];

@@ -3,7 +3,8 @@
  * what a store can hold; together all of it.
  */
 import { SeededRandom } from "../../core/base/random.ts";
-import { BLOCK_BYTES, KIB, MIB, REGION_BLOCKS } from "../../core/base/units.ts";
+import { OUTCOME, type Outcome } from "../../core/base/outcome.ts";
+import { BLOCK_BYTES, KIB, MIB, REGION_BLOCKS, type VolumeId } from "../../core/base/units.ts";
 import { crc32 } from "../../core/base/checksum.ts";
 import { META_SLOTS } from "../../core/format/checkpoint.ts";
 import { RECORD_TYPE, RecordHeader } from "../../core/format/record.ts";
@@ -113,6 +114,49 @@ function crashed(how: "kill" | "cut"): SimMedia {
   return rig.disk.media;
 }
 
+function keep(rig: StoreRig, volume: VolumeId, id: number): void {
+  expectOk(rig.request(() => rig.store.snapshots.create(volume, id)));
+}
+
+function drop(rig: StoreRig, volume: VolumeId, id: number): void {
+  expectOk(rig.request(() => rig.store.snapshots.drop(volume, id)));
+}
+
+function expectOk(outcome: Outcome): void {
+  if (outcome !== OUTCOME.ok) throw new Error(`a snapshot: outcome ${outcome}`);
+}
+
+/**
+ * Snapshots of two volumes under the checkpoint, one of them given up there; others kept and given
+ * up in the log behind it.
+ */
+function snapshots(): SimMedia {
+  const rig = newRig(14);
+  const streams = new Streams();
+  fill(rig, streams);
+  keep(rig, VOLUME, 5);
+  for (let lba = 0; lba < 60; lba += 2) rig.write(lba, 6000 + lba, 1, streams.next(1, 4));
+  keep(rig, VOLUME, 6);
+  keep(rig, OTHER, 6);
+  rig.zero(600, 1500, streams.next(0, 4));
+  rig.zero(NODE_BLOCKS * 2, 4096, streams.next(0, 4));
+  keep(rig, VOLUME, 70_000);
+  rig.write(21, 8, 1, { volume: OTHER, ...streams.next(1, 4) });
+  drop(rig, VOLUME, 6);
+  rig.close();
+  rig.open();
+  keep(rig, OTHER, 7);
+  goOn(rig, streams);
+  keep(rig, VOLUME, 8);
+  drop(rig, VOLUME, 70_000);
+  rig.write(9, 4002, 2, streams.next(1, 5));
+  rig.sync();
+  rig.write(5, 4003, 1, streams.next(1, 5));
+  rig.sync();
+  rig.crash();
+  return rig.disk.media;
+}
+
 /** Overwritten until the cleaner has worked; the moves since the last checkpoint are still log. */
 function cleaned(how: "close" | "kill"): SimMedia {
   const rig = newRig(13);
@@ -160,6 +204,12 @@ export const LIVES: readonly Life[] = [
     live: () => crashed("kill"),
   },
   {
+    name: "snapshots",
+    shows: "snapshots under the checkpoint and in the log behind it, some given up; killed",
+    isExact: true,
+    live: snapshots,
+  },
+  {
     name: "torn",
     shows: "the same with an unsynced end, torn by a power cut",
     isExact: false,
@@ -202,6 +252,8 @@ export function contentLines(rig: StoreRig): string[] {
       }
       region = rig.store.nextRegion(volume, region + 1);
     }
+    for (const id of rig.store.snapshots.list(volume))
+      lines.push(...snapshotLines(rig, volume, id));
   }
   for (let slot = 0; slot < META_SLOTS; slot += 1) {
     const bytes = rig.store.getMeta(slot);
@@ -210,6 +262,32 @@ export function contentLines(rig: StoreRig): string[] {
   const { store } = rig;
   const seqs = [0, 1, 2].map((sender) => store.streamSeq(sender as never));
   lines.push(`epoch ${store.streamEpoch} seqs ${seqs.join(" ")}`);
+  return lines;
+}
+
+/** The blocks of a snapshot that are no holes. */
+function snapshotLines(rig: StoreRig, volume: VolumeId, id: number): string[] {
+  const lines = [`volume ${volume} snapshot ${id}`];
+  const blocks = volume === VOLUME ? LIFE_BLOCKS : 2048;
+  const written: number[] = [];
+  let lba = 0;
+  while (lba < blocks) {
+    const before = lba;
+    rig.store.snapshots.extents(volume, id, lba, blocks - lba, (count, isData) => {
+      for (let each = lba; isData && each < lba + count; each += 1) written.push(each);
+      lba += count;
+    });
+    // Pages that are not in memory come before it is asked again.
+    if (lba === before) rig.run(1);
+  }
+  const out = new Uint8Array(BLOCK_BYTES);
+  for (const lba of written) {
+    const found = rig.answered(out, (token) =>
+      rig.store.snapshots.read(token, volume, id, lba, 1, out, 0),
+    );
+    const value = typeof found === "number" ? "io" : String(crc32(found, 0, BLOCK_BYTES));
+    lines.push(`volume ${volume} snapshot ${id} block ${lba} ${value}`);
+  }
   return lines;
 }
 

@@ -175,7 +175,7 @@ function blocksIn(lines: readonly string[]): number {
 function blocksOf(lines: readonly string[]): Map<string, string> {
   const found = new Map<string, string>();
   for (const line of lines) {
-    const [, block, value] = /^(volume \d+ block \d+) (.*)$/.exec(line) ?? [];
+    const [, block, value] = /^(volume \d+ (?:snapshot \d+ )?block \d+) (.*)$/.exec(line) ?? [];
     if (block !== undefined && value !== undefined) found.set(block, value);
   }
   return found;

@@ -4,13 +4,15 @@
  * never turns a block into another version of itself.
  */
 import { describe, expect, test } from "bun:test";
+import { OUTCOME } from "../../../core/base/outcome.ts";
+import { BLOCK_BYTES, MIB } from "../../../core/base/units.ts";
 import type { CheckReport } from "../../../core/store/check_report.ts";
 import { DAMAGES } from "../../tools/image_damage.ts";
 import { linesOf, mediaOf } from "../../tools/image_fixtures.ts";
 import { imageOf, LIFE_BLOCKS, LIVES } from "../../tools/image_lives.ts";
 import { blockOffset } from "../../tools/image_places.ts";
 import { check, repair } from "./check_rig.ts";
-import { StoreRig } from "./store_rig.ts";
+import { StoreRig, valueIn, VOLUME } from "./store_rig.ts";
 
 const crashed = imageOf((LIVES.find(({ name }) => name === "crashed") as (typeof LIVES)[0]).live());
 const clean = imageOf((LIVES.find(({ name }) => name === "clean") as (typeof LIVES)[0]).live());
@@ -112,6 +114,43 @@ test("an unreadable sector costs its blocks, not their neighbours", () => {
   expect(found.blocksChecked).toBe(reportOf(check(media.clone())).blocksChecked);
   const { result } = repair(media, { faults });
   expect(result).toMatchObject({ ok: true, blocksLost: 1, after: { badCount: 0, lostCount: 1 } });
+});
+
+test("bad blocks of snapshots are given up there, and in every version that has the same bytes", () => {
+  const rig = new StoreRig({ sizeBytes: 4 * MIB, blocks: LIFE_BLOCKS, cacheHits: 1 });
+  rig.format();
+  for (let lba = 0; lba < 8; lba += 1) rig.write(lba, 10 + lba);
+  const places = [2, 5].map((lba) => rig.store.placeOf(VOLUME, lba));
+  const snapshots = (): StoreRig["store"]["snapshots"] => rig.store.snapshots;
+  rig.request(() => snapshots().create(VOLUME, 1));
+  rig.request(() => snapshots().create(VOLUME, 2));
+  // Block 2 is the snapshots' alone from now on, block 5 everybody's.
+  rig.write(2, 99);
+  rig.close();
+  const { media } = rig.disk;
+  for (const place of places) media.flip(place * 16 + 600, 1);
+  expect(reportOf(check(media.clone()))).toMatchObject({ badCount: 2, lostCount: 0 });
+  const { result } = repair(media);
+  expect(result).toMatchObject({ ok: true, blocksLost: 2, after: { badCount: 0, damageCount: 0 } });
+  expect(rig.open()).toMatchObject({ ok: true });
+  const out = new Uint8Array(BLOCK_BYTES);
+  for (let lba = 0; lba < 8; lba += 1) {
+    const [head, ...kept] = [
+      rig.read(lba),
+      ...[1, 2].map((id) =>
+        rig.answered(out, (token) => snapshots().read(token, VOLUME, id, lba, 1, out, 0)),
+      ),
+    ];
+    if (lba === 5) expect(head).toBe(OUTCOME.io);
+    else expect(valueIn(lba, head as Uint8Array, 0)).toBe(lba === 2 ? 99 : 10 + lba);
+    for (const each of kept) expect(typeof each).toBe(lba === 2 || lba === 5 ? "number" : "object");
+  }
+  // What is lost is counted once, and goes with what names it.
+  for (const id of [1, 2]) rig.request(() => snapshots().drop(VOLUME, id));
+  rig.zero(0, 8);
+  rig.run(2000);
+  rig.close();
+  expect(reportOf(check(media))).toMatchObject({ isSound: true, lostCount: 0 });
 });
 
 test("a disk that fails during the repair: said so, and repaired when it is well again", () => {
