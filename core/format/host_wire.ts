@@ -93,7 +93,14 @@ export type HostMessage = Decoded<typeof HOST_MESSAGE>;
 export const STORE_POINT = struct({ epoch: u64, point: u32 });
 
 /** Kinds of bulk frame. Append only. */
-export const BULK = { forward: 1, forwardReply: 2, copy: 3, copyHole: 4, copyRegion: 5 } as const;
+export const BULK = {
+  forward: 1,
+  forwardReply: 2,
+  copy: 3,
+  copyHole: 4,
+  copyRegion: 5,
+  copyLost: 6,
+} as const;
 
 /** A client's request for a member to execute (R15). WRITE data follow. */
 export const FORWARD = layout(
@@ -145,7 +152,7 @@ export const FORWARD_REPLY = layout(
 /** The proxy cannot execute now (not a member any more): ask another. */
 export const FORWARD_AGAIN = 255;
 
-/** Resync frames: `copy` has `blockCount` blocks behind it; `copyHole` none; see BULK. */
+/** Resync frames: `copy` has `blockCount` blocks behind it, the others have none; see BULK. */
 export const COPY = layout(
   "resync copy",
   { endian: "little", sizeBytes: 48 },

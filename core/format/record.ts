@@ -35,6 +35,8 @@ export const RECORD_TYPE = {
   copyZero: 5,
   /** MARK(k): a sync point's mark in a sender's stream (R10); no body. */
   mark: 6,
+  /** Resync: blocks of which no member has a good copy; reading them is an error. No body. */
+  copyLost: 7,
 } as const;
 export type RecordType = (typeof RECORD_TYPE)[keyof typeof RECORD_TYPE];
 
@@ -197,6 +199,12 @@ function headerIsSound(header: RecordHeader): boolean {
     case RECORD_TYPE.zero:
     case RECORD_TYPE.copyZero:
       return header.blockCount >= 1 && header.bodyBytes === 0;
+    case RECORD_TYPE.copyLost:
+      return (
+        header.blockCount >= 1 &&
+        header.blockCount <= LIMITS.recordBlocksMax &&
+        header.bodyBytes === 0
+      );
     case RECORD_TYPE.mark:
       return header.blockCount === 0 && header.bodyBytes === 0;
     case RECORD_TYPE.meta:

@@ -101,11 +101,11 @@ export class Composition {
       (op, outcome) => this.router.repaired(op, outcome),
       extents,
     );
-    this.source = new CopySource(parts);
+    this.source = new CopySource(parts, (volume, lba) => this.healer.isHopeless(volume, lba));
     this.target = new CopyTarget(parts, {
       askCopy: (to, ask) => this.sendHost(to, { kind: "copyStart", ...ask }),
-      giveCredit: (to, session, credits) =>
-        this.sendHost(to, { kind: "copyCredit", session, credits }),
+      giveCredit: (to, credit) => this.sendHost(to, { kind: "copyCredit", ...credit }),
+      lost: (volume, lba) => this.storeSink.badBlock(volume, lba, "no host has a good copy of it"),
       copied: () => this.life.sync(SYNC_FOR.copied, 0),
     });
     this.life = new StoreLife(parts, {
@@ -430,7 +430,7 @@ export class Composition {
     if (kind === BULK.forward) isSound = this.forwarding.request(from, buffer, at, length);
     else if (kind === BULK.forwardReply) {
       isSound = this.forwarding.replied(from, buffer, at, length);
-    } else if (kind >= BULK.copy && kind <= BULK.copyRegion) {
+    } else if (kind >= BULK.copy && kind <= BULK.copyLost) {
       isSound = this.target.receive(from, buffer, at, length);
     }
     if (!isSound) {

@@ -48,11 +48,14 @@ interface Session {
 
 export class CopySource {
   private readonly parts: Parts;
+  private readonly isLost: (volume: VolumeId, lba: number) => boolean;
   private readonly sessions = new Map<HostId, Session>();
   private readonly tag = { epoch: 0, point: 0 };
 
-  constructor(parts: Parts) {
+  /** `isLost`: the block is bad here, and no member has a good copy. */
+  constructor(parts: Parts, isLost: (volume: VolumeId, lba: number) => boolean) {
     this.parts = parts;
+    this.isLost = isLost;
   }
 
   /** A joiner asks for everything from (volume, region) on; replaces its former session. */
@@ -207,14 +210,36 @@ export class CopySource {
     if (this.sessions.get(session.joiner) !== session) return false;
     const blockCount = op.endLba - op.startLba;
     if (outcome !== OUTCOME.ok) {
-      // No good copy here: end the session, the joiner asks another member.
-      this.sessions.delete(session.joiner);
-      return false;
+      return this.withoutCopy(session, outcome, op.startLba, blockCount);
     }
     const frame = this.frame(session, BULK.copy, op.startLba, blockCount);
     const bytes = blockCount * BLOCK_BYTES;
     frame.set(op.buffer.subarray(op.bufferAt, op.bufferAt + bytes), COPY.sizeBytes);
     return this.send(session, frame);
+  }
+
+  /**
+   * The blocks, or one of them, cannot be read here. True if they were dealt with. As long as some
+   * member may have a good copy the session ends: our healer asks for it, and so does the joiner.
+   */
+  private withoutCopy(
+    session: Session,
+    outcome: Outcome,
+    lba: number,
+    blockCount: number,
+  ): boolean {
+    if (blockCount > 1) {
+      for (let each = lba + blockCount - 1; each >= lba; each -= 1) {
+        session.runs?.unshift({ lba: each, blockCount: 1, isData: true });
+      }
+      return true;
+    }
+    const volume = this.parts.options.volumes[session.volumeIndex]!;
+    if (outcome === OUTCOME.io && this.isLost(volume.id, lba)) {
+      return this.send(session, this.frame(session, BULK.copyLost, lba, 1));
+    }
+    this.sessions.delete(session.joiner);
+    return false;
   }
 
   private frame(session: Session, kind: number, lba: number, blockCount: number): Uint8Array {

@@ -7,7 +7,14 @@
  * asks another member from its cursor on.
  */
 import { OUTCOME } from "../base/outcome.ts";
-import { BLOCK_BYTES, type HostId, hostId, REGION_BLOCKS, volumeId } from "../base/units.ts";
+import {
+  BLOCK_BYTES,
+  type HostId,
+  hostId,
+  REGION_BLOCKS,
+  type VolumeId,
+  volumeId,
+} from "../base/units.ts";
 import { BULK, COPY } from "../format/host_wire.ts";
 import { viewOf } from "../format/layout.ts";
 import {
@@ -17,6 +24,7 @@ import {
   RECORD_HEADER_BYTES,
 } from "../format/record.ts";
 import { LiveSet } from "./live_set.ts";
+import type { Store } from "../store/store.ts";
 import type { Parts } from "./parts.ts";
 
 /** Regions on their way at most: 2 MiB each. */
@@ -29,7 +37,9 @@ export interface CopySink {
     source: HostId,
     ask: { session: number; epoch: number; volume: number; region: number; credits: number },
   ): void;
-  giveCredit(source: HostId, session: number, credits: number): void;
+  giveCredit(source: HostId, credit: { session: number; credits: number }): void;
+  /** The block came as one of which no member has a good copy, and is lost here, too. */
+  lost(volume: VolumeId, lba: number): void;
   /** Everything is copied and applied; the host syncs and reports. */
   copied(): void;
 }
@@ -155,6 +165,8 @@ export class CopyTarget {
       }
       case BULK.copyHole:
         return this.applyHole(view, blockCount);
+      case BULK.copyLost:
+        return this.applyLost(store, view, blockCount);
       default:
         this.finishRegion(view);
     }
@@ -201,6 +213,20 @@ export class CopyTarget {
     return true;
   }
 
+  /** Blocks of which no member has a good copy: never holes, never what was here before. */
+  private applyLost(store: Store, view: DataView, blockCount: number): boolean {
+    const volume = volumeId(COPY.volume.get(view, 0));
+    const first = COPY.lba.get(view, 0);
+    if (store.prepare(volume, first, blockCount) !== OUTCOME.ok) return false;
+    if (store.admit(RECORD_HEADER_BYTES * blockCount, "reserve") !== OUTCOME.ok) return false;
+    this.eachGap(first, blockCount, (lba, count) => {
+      this.fill(view, RECORD_TYPE.copyLost, lba, count);
+      store.appendEmpty(this.header);
+      for (let each = lba; each < lba + count; each += 1) this.sink.lost(volume, each);
+    });
+    return true;
+  }
+
   private finishRegion(view: DataView): void {
     const volume = this.parts.options.volumes[this.volumeIndex]!;
     const next = Math.floor(COPY.lba.get(view, 0) / REGION_BLOCKS);
@@ -217,7 +243,7 @@ export class CopyTarget {
       this.isComplete = true;
       this.sink.copied();
     } else {
-      this.sink.giveCredit(this.source ?? hostId(0), this.session, 1);
+      this.sink.giveCredit(this.source ?? hostId(0), { session: this.session, credits: 1 });
     }
   }
 

@@ -79,6 +79,11 @@ export class Healer {
     return this.find(volume, lba)?.isInVain ?? false;
   }
 
+  /** The block is bad here, and no member has another copy, as far as anybody knows. */
+  isHopeless(volume: VolumeId, lba: number): boolean {
+    return this.members().length === 0 || this.isInVain(volume, lba);
+  }
+
   /** The store found a bad block. False if it is known already. */
   note(volume: VolumeId, lba: number): boolean {
     const { store, nowMs } = this.parts;

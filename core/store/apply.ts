@@ -15,6 +15,7 @@ import {
 } from "../format/record.ts";
 import { ITEM_KIND, PLACE_UNIT } from "../format/segment.ts";
 import { NO_PAGE } from "./index_node.ts";
+import { LOST_PLACE } from "./index_pool.ts";
 import type { StoreState } from "./state.ts";
 import type { VolumeIndex } from "./volume_index.ts";
 
@@ -56,7 +57,7 @@ export function applyRecord(
   if (hasBlocks(header.type)) {
     applyBlocks(volume, header.lba, header.blockCount, view, at, place);
   } else {
-    volume.clear(header.lba, header.blockCount);
+    applyEmpty(volume, header.type, header.lba, header.blockCount);
   }
   applyTag(volume, header.lba, header.blockCount, header.epoch, header.tagPoint);
 }
@@ -77,6 +78,20 @@ export function applyBlocks(
     entryAt += STORED_BLOCK_BYTES;
     entryPlace += STORED_BLOCK_PLACES;
   }
+}
+
+/** Blocks without bytes: holes, or lost. */
+export function applyEmpty(
+  volume: VolumeIndex,
+  type: number,
+  lba: number,
+  blockCount: number,
+): void {
+  if (type !== RECORD_TYPE.copyLost) {
+    volume.clear(lba, blockCount);
+    return;
+  }
+  for (let index = 0; index < blockCount; index += 1) volume.set(lba + index, LOST_PLACE, 0);
 }
 
 function applyTag(

@@ -8,6 +8,7 @@
  * not are applied as bad places (a read finds them bad and a mirror heals them), records whose
  * header is gone are named by the batch's directory, and only what not even that names is lost.
  */
+import { LIMITS } from "../base/limits.ts";
 import { viewOf } from "../format/layout.ts";
 import {
   decodeRecordHeader,
@@ -35,7 +36,14 @@ import {
 import type { Superblock } from "../format/superblock.ts";
 import { crc32 } from "../base/checksum.ts";
 import { REGION_BLOCKS, type VolumeId } from "../base/units.ts";
-import { applyBlocks, applyMove, applyRecord, applySnapshot, isApplicable } from "./apply.ts";
+import {
+  applyBlocks,
+  applyEmpty,
+  applyMove,
+  applyRecord,
+  applySnapshot,
+  isApplicable,
+} from "./apply.ts";
 import type { Damage } from "./damage.ts";
 import { LOST_PLACE } from "./index_pool.ts";
 import { LogCursor } from "./log_cursor.ts";
@@ -307,8 +315,8 @@ export class RollForward {
       if (at + length > end) return length;
       applyBlocks(volume, lba, count, view, at, cursor.placeAt(at));
       this.checkBlocks(cursor, at + RECORD_HEADER_BYTES, volumeId, lba, length);
-    } else {
-      volume.clear(lba, count);
+    } else if (type !== RECORD_TYPE.copyLost || count <= LIMITS.recordBlocksMax) {
+      applyEmpty(volume, type, lba, count);
     }
     // Its tag is gone: it changed as late as can be.
     volume.tagRange(lba, count, Math.max(1, this.state.streamEpoch), POINT_MAX);

@@ -212,7 +212,7 @@ export class Store {
     this.commit(header, length);
   }
 
-  /** Appends a record without body: zero, copyZero or mark. */
+  /** Appends a record without body: zero, copyZero, copyLost or mark. */
   appendEmpty(header: RecordHeader): void {
     assert(!hasBlocks(header.type), "store: appendEmpty takes records without body");
     header.bodyBytes = 0;
@@ -358,7 +358,9 @@ export class Store {
    */
   lose(volume: VolumeId, lba: number, place: number): Outcome {
     const { live, phase } = this.engine;
-    return live === null || phase !== "open" ? OUTCOME.io : live.state.loseBlock(volume, lba, place);
+    return live === null || phase !== "open"
+      ? OUTCOME.io
+      : live.state.loseBlock(volume, lba, place);
   }
 
   /** The scrub: its rate, its pauses; null while there is none. */

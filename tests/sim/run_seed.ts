@@ -3,6 +3,7 @@ import { SeededRandom } from "../../core/base/random.ts";
 import type { Rules } from "../../core/base/rules.ts";
 import { OUTCOME } from "../../core/base/outcome.ts";
 import { BLOCK_BYTES } from "../../core/base/units.ts";
+import type { Host } from "../../core/host/host.ts";
 import type { HostKind } from "../../core/host/machine.ts";
 import { drawSwarm, Faults, type Swarm } from "./faults.ts";
 import type { SimNode } from "./node.ts";
@@ -144,21 +145,7 @@ function giveUpDiverged(world: World): void {
     const isRefused = membership.status(nowMs).peers.some(({ why }) => why.includes("diverged"));
     if (!isRefused) continue;
     world.note(`the store of ${node.id}, which diverged, is given up`);
-    node.kill();
-    const disk = world.makeDisk(node.id, 1);
-    node.disk = disk;
-    node.start();
-    const recover = (): void => {
-      const { host } = node;
-      if (host === null || host.inside.parts.store !== null) return;
-      let isRefused = true;
-      node.event((_, now) => {
-        isRefused = host.recover(now, disk, false) !== null;
-      });
-      // As long as nobody is there to copy from it is refused.
-      if (isRefused) world.scheduler.after(500, recover);
-    };
-    world.scheduler.after(500, recover);
+    world.replaceDisk(node);
   }
 }
 
@@ -176,18 +163,19 @@ function isWhole(world: World): boolean {
  * on: the one under way may have been past a block when it rotted.
  */
 function awaitHealed(world: World): void {
-  const hosts = world.nodes.flatMap(({ host }) => {
-    const inside = host?.inside;
-    return inside?.parts.store === null || inside === undefined ? [] : [inside];
-  });
-  const passesOf = (each: (typeof hosts)[number]): number => each.life.stats()?.scrub?.passes ?? 0;
-  const before = hosts.map(passesOf);
-  const isHealed = (each: (typeof hosts)[number], index: number): boolean =>
-    passesOf(each) >= before[index]! + 2 && each.healer.waitingCount === 0;
+  const nodes = world.nodes.filter(({ disk }) => disk !== null);
+  // A host may still be restarted (the end of a disk error): its passes count from then on.
+  const began = new Map<Host, number>();
+  const isHealed = ({ host }: SimNode): boolean => {
+    if (host === null) return false;
+    const passes = host.inside.life.stats()?.scrub?.passes ?? 0;
+    if (!began.has(host)) began.set(host, passes);
+    return passes >= began.get(host)! + 2 && host.inside.healer.waitingCount === 0;
+  };
   const deadline = world.now() + RECOVER_MS;
-  while (!hosts.every(isHealed)) {
+  while (!nodes.map(isHealed).every(Boolean)) {
     if (world.now() > deadline) {
-      const waiting = hosts.map(({ healer }) => healer.waitingCount).join(", ");
+      const waiting = nodes.map(({ host }) => host?.inside.healer.waitingCount).join(", ");
       throw new Violation(`G5: not healed by the scrub; bad blocks waiting: ${waiting}`);
     }
     world.run(world.now() + 100);

@@ -8,9 +8,10 @@ import { runSeed } from "./run_seed.ts";
 const SEEDS = 50;
 /**
  * Seeds that failed once. 20144: a member counted records of an older epoch as those of R5. 20170:
- * a host that diverged in a cold start did not say so in its own status.
+ * a host that diverged in a cold start did not say so in its own status. 20662: the check of the
+ * scrub looked at a host that was restarted meanwhile.
  */
-const FOUND = [20144, 20170];
+const FOUND = [20144, 20170, 20662];
 const SEED_TIMEOUT_MS = 300_000;
 
 describe("seeds", () => {

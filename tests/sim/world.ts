@@ -129,6 +129,25 @@ export class World implements NodeWorld, ClientWorld {
     });
   }
 
+  /** The host dies, and comes back with a new disk that an operator has rebuilt (`recover`). */
+  replaceDisk(node: SimNode): void {
+    node.kill();
+    const disk = this.makeDisk(node.id, 1);
+    node.disk = disk;
+    node.start();
+    const recover = (): void => {
+      const { host } = node;
+      if (host === null || host.inside.parts.store !== null) return;
+      let isRefused = true;
+      node.event((_, now) => {
+        isRefused = host.recover(now, disk, false) !== null;
+      });
+      // As long as nobody is there to copy from it is refused.
+      if (isRefused) this.scheduler.after(500, recover);
+    };
+    this.scheduler.after(500, recover);
+  }
+
   startAll(): void {
     for (const node of this.nodes) {
       this.scheduler.after(this.random.fraction() * 30, () => node.start());

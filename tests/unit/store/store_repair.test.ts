@@ -116,7 +116,7 @@ test("an unreadable sector costs its blocks, not their neighbours", () => {
   expect(result).toMatchObject({ ok: true, blocksLost: 1, after: { badCount: 0, lostCount: 1 } });
 });
 
-test("bad blocks of snapshots are given up there, and in every version that has the same bytes", () => {
+test("bad blocks of snapshots are given up, in every version that has the same bytes", () => {
   const rig = new StoreRig({ sizeBytes: 4 * MIB, blocks: LIFE_BLOCKS, cacheHits: 1 });
   rig.format();
   for (let lba = 0; lba < 8; lba += 1) rig.write(lba, 10 + lba);
