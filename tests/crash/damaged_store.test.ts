@@ -143,7 +143,7 @@ test("a byte changed anywhere", async () => {
   }
 });
 
-test("a stretch of garbage anywhere", async () => {
+test("fault 4: a stretch of garbage anywhere", async () => {
   const random = new SeededRandom(SEED + 1);
   for (let round = 0; round < 10; round += 1) {
     const start = random.pick(round % 3 === 0 ? used.slice(0, 6) : used);

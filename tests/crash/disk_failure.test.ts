@@ -114,7 +114,7 @@ async function expectSame(all: Cluster, writers: BlockLoad): Promise<void> {
 }
 
 describe.skipIf(!canFault)("a disk that fails", () => {
-  test("EIO on writes: no client sees it; recover rebuilds through the running serve", async () => {
+  test("fault 9: EIO on writes; recover rebuilds through the running serve", async () => {
     const all = await rig();
     all.disk.set("eio", "w");
     expect(await untilFailed(all)).toMatch(/write|EIO/i);
@@ -125,7 +125,7 @@ describe.skipIf(!canFault)("a disk that fails", () => {
     expect(all.load.errorTexts).toEqual([]);
   });
 
-  test("EIO on one flush: the disk is never trusted again", async () => {
+  test("fault 10: EIO on one flush: the disk is never trusted again", async () => {
     const all = await rig();
     all.disk.set("eio", "f");
     const client = await all.cluster.client("beta");
@@ -140,7 +140,7 @@ describe.skipIf(!canFault)("a disk that fails", () => {
     await rebuild(all);
   });
 
-  test("the disk is pulled, its host killed, and recover runs without a serve", async () => {
+  test("fault 16: the disk is pulled, and recover runs without a serve", async () => {
     const all = await rig();
     await all.disk.pull();
     await untilFailed(all);
@@ -158,7 +158,7 @@ describe.skipIf(!canFault)("a disk that fails", () => {
     await expectSame(all.cluster, all.load);
   });
 
-  test("a disk that hangs is failed; nothing else waits for it longer", async () => {
+  test("fault 14: a disk that hangs is failed; nothing else waits for it longer", async () => {
     const all = await rig({ clusterLines: ['peer_timeout = "1s"'] }, "device");
     all.disk.set("hang");
     await all.cluster.until(

@@ -92,7 +92,7 @@ function live(plan: CutPlan): { scenario: CutScenario; judge: CutJudge } {
 }
 
 for (const [name, plan] of Object.entries(LIVES)) {
-  test(`a cut at every write and barrier: ${name}`, () => {
+  test(`fault 1: a cut at every write and barrier: ${name}`, () => {
     for (let index = 0; index < SEEDS; index += 1) {
       const draws = IS_LONG ? CUTS.length : plan.draws;
       const { scenario, judge } = live({ ...plan, seed: plan.seed + index * 10, draws });

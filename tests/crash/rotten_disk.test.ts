@@ -89,7 +89,7 @@ async function expectWhole(all: Rig, expected: Uint8Array): Promise<void> {
 }
 
 describe.skipIf(!canFault)("a disk that rots", () => {
-  test("rot under the page cache: found on the medium, rewritten", async () => {
+  test("fault 11: rot under the page cache: found on the medium, rewritten", async () => {
     const all = await rig();
     expect((await scrubbed(all)).scrub).toMatchObject({ badBlocks: 0, readsMedium: true });
     for (const block of [0, 17, 100, 255]) {
@@ -103,7 +103,7 @@ describe.skipIf(!canFault)("a disk that rots", () => {
     await expectWhole(all, all.data);
   }, 60_000);
 
-  test("a range that answers EIO: served from a mirror and rewritten elsewhere", async () => {
+  test("fault 8: a range that answers EIO: served from a mirror, rewritten", async () => {
     const all = await rig();
     const [first = 0] = all.disk.find(all.data.subarray(40 * BLOCK, 41 * BLOCK));
     all.disk.set("eio", `r ${first} ${first + 10 * BLOCK}`);
@@ -116,7 +116,7 @@ describe.skipIf(!canFault)("a disk that rots", () => {
     await expectWhole(all, all.data);
   }, 60_000);
 
-  test("lost and misdirected writes: found on the medium, rewritten", async () => {
+  test("fault 12: lost and misdirected writes: found on the medium, rewritten", async () => {
     const all = await rig();
     all.disk.set("misdirect", String(8 * MIB));
     await all.client.write(MIB, pattern(12, 64 * 1024));
@@ -131,7 +131,7 @@ describe.skipIf(!canFault)("a disk that rots", () => {
     await expectWhole(all, all.data);
   }, 60_000);
 
-  test("a flush that lied, then a crash: the mirrors' copy wins", async () => {
+  test("fault 15: a flush that lied, then a crash: the mirrors' copy wins", async () => {
     const all = await rig();
     all.disk.set("lost");
     const newer = pattern(14, DATA_BYTES);

@@ -65,7 +65,7 @@ async function isClean(path: string): Promise<boolean> {
   return newest.clean;
 }
 
-test("killed again and again while it cleans: nothing acknowledged is lost, no space", async () => {
+test("fault 2: killed again and again while it cleans; no space is lost", async () => {
   const cluster = await single();
   const solo = cluster.host("solo");
   const load = new DurableLoad(BLOCKS, 3);
@@ -155,7 +155,7 @@ async function liveUntilCut(
   }
 }
 
-test("a client dies in the middle of a payload: not a byte of it is written", async () => {
+test("fault 6: a client dies in the middle of a payload: not a byte of it is written", async () => {
   const cluster = await single();
   const solo = cluster.host("solo");
   const before = pattern(1, MIB);
@@ -186,7 +186,7 @@ test("a client dies in the middle of a payload: not a byte of it is written", as
   expect(Buffer.compare(await (await clientOf(solo)).read(0, MIB), before)).toBe(0);
 }, 60_000);
 
-test("SIGTERM under load: done or refused, and the next start has nothing to recover", async () => {
+test("fault 7: SIGTERM under load: done or refused; nothing to recover", async () => {
   const cluster = await single();
   const solo = cluster.host("solo");
   const load = new DurableLoad(BLOCKS, 8);

@@ -103,7 +103,7 @@ describe("a power cut at every write", () => {
     expect(writes).toBeGreaterThan(20);
   });
 
-  test("cut at every write of a recovery: it is idempotent", () => {
+  test("fault 3: cut at every write of a recovery: it is idempotent", () => {
     const rig = new StoreRig({ seed: 9, sizeBytes: 2 * MIB, blocks: 300 });
     rig.format();
     const options = { blocks: 300, writeMax: 3, trimMax: 40, trims: 0.1, syncs: 0.2 };

@@ -38,7 +38,7 @@ function freeBytes(path: string): number {
 
 testWith(
   [...NEEDS_OF_LOOP, "mkfs.ext4"],
-  "a thin store whose file system is full is a full store, and comes back by itself",
+  "fault 13: a thin store whose file system is full is a full store, and comes back by itself",
   async () => {
     const directory = await smallFileSystem(300 * MIB);
     const store = join(directory, "solo.vsan");

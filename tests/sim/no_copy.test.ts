@@ -42,7 +42,7 @@ function contents(world: World, node: SimNode): string[] {
 }
 
 test.each([1, 2, 3, 4])(
-  "blocks without a good copy anywhere, seed %d",
+  "fault 34: blocks without a good copy anywhere, seed %d",
   (seed) => {
     const lines: string[] = [];
     const world = new World({

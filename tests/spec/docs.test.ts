@@ -54,6 +54,15 @@ function missingFiles(path: string): string[] {
     .map((file) => `${path}: ${file}`);
 }
 
+/** Rows of testing.md's table of faults whose file has no test named after them. */
+function faultsWithoutTest(): string[] {
+  const rows = [...text("docs/testing.md").matchAll(/^\| (\d+) \|.*\| `(tests\/[\w./]+)` \|$/gm)];
+  expect(rows.length).toBeGreaterThan(16);
+  return rows
+    .filter(([, number, file = ""]) => !text(file).includes(`fault ${number}: `))
+    .map(([row]) => row);
+}
+
 /** The numbers with `letter` that source files cite, such as R9 of `R9b`. */
 function cited(letter: string): number[] {
   const found = new Set<number>();
@@ -85,6 +94,10 @@ describe("the documents", () => {
 
   test("name files that exist", () => {
     expect(DOCS.flatMap(missingFiles)).toEqual([]);
+  });
+
+  test("name a test after each fault", () => {
+    expect(faultsWithoutTest()).toEqual([]);
   });
 
   test.each([

@@ -39,7 +39,7 @@ test("a shared record is multicast once for all, and not sent by TCP", () => {
   }
 });
 
-test("20 % loss at one receiver, doubles and disorder are repaired", () => {
+test("fault 38: 20 % loss at one receiver, doubles and disorder are repaired", () => {
   const faults = { packetLoss: 0.2, packetDuplicate: 0.1, packetReorder: 0.2 };
   const cluster = clusterOf(2, 3, faults);
   stream(cluster, 300);
@@ -207,7 +207,7 @@ test("pace: no more than the rate leaves", () => {
   expect(elapsed).toBeLessThan(1200);
 });
 
-test("forged, replayed and old datagrams do nothing but count", () => {
+test("fault 39: forged, replayed and old datagrams do nothing but count", () => {
   const cluster = clusterOf(8, 2);
   const captured: Uint8Array[] = [];
   const packet = cluster.host(1).mirror.packet.bind(cluster.host(1).mirror);

@@ -62,7 +62,7 @@ function life(seed: number): { cleaned: number; misses: number } {
 }
 
 describe("random lives with snapshots", () => {
-  test(`${SEEDS} seeds`, () => {
+  test(`fault 5: ${SEEDS} seeds`, () => {
     let cleaned = 0;
     let misses = 0;
     for (let seed = 1; seed <= SEEDS; seed += 1) {
