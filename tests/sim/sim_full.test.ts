@@ -72,8 +72,8 @@ describe("the smallest store of a cluster is full", () => {
     180_000,
   );
 
-  test("a host with less room than there is data says so and stays out", () => {
-    const world = open(6, 2);
+  test.each([3, 6, 10])("a host with less room than there is data says so, seed %d", (seed) => {
+    const world = open(seed, 2);
     const small = world.nodes[2]!;
     small.kill();
     world.run(4000);
