@@ -72,30 +72,34 @@ describe("the smallest store of a cluster is full", () => {
     180_000,
   );
 
-  test.each([3, 6, 10])("a host with less room than there is data says so, seed %d", (seed) => {
-    const world = open(seed, 2);
-    const small = world.nodes[2]!;
-    small.kill();
-    world.run(4000);
-    world.connectClients();
-    world.run(5500);
-    const inUse = world.nodes[0]?.host?.inside.parts.store?.dataBytes ?? 0;
-    expect(inUse).toBeGreaterThan(3.2 * MIB);
-    small.start();
-    world.run(7500);
-    const status = small.host?.status(small.nowMs());
-    const own = status?.hosts.find(({ name }) => name === "host2");
-    expect(own?.state).toBe("diskless");
-    expect(own?.why).toContain("the store is too small: it takes");
-    // The others go on, with and for its clients.
-    const before = world.completed - world.errors;
-    world.connectClients();
-    world.run(8500);
-    expect(world.completed - world.errors).toBeGreaterThan(before + 300);
-    world.stopClients();
-    world.run(11_000);
-    world.checkHistories();
-  }, 180_000);
+  test.each([3, 6, 10])(
+    "a host with less room than there is data says so, seed %d",
+    (seed) => {
+      const world = open(seed, 2);
+      const small = world.nodes[2]!;
+      small.kill();
+      world.run(4000);
+      world.connectClients();
+      world.run(5500);
+      const inUse = world.nodes[0]?.host?.inside.parts.store?.dataBytes ?? 0;
+      expect(inUse).toBeGreaterThan(3.2 * MIB);
+      small.start();
+      world.run(7500);
+      const status = small.host?.status(small.nowMs());
+      const own = status?.hosts.find(({ name }) => name === "host2");
+      expect(own?.state).toBe("diskless");
+      expect(own?.why).toContain("the store is too small: it takes");
+      // The others go on, with and for its clients.
+      const before = world.completed - world.errors;
+      world.connectClients();
+      world.run(8500);
+      expect(world.completed - world.errors).toBeGreaterThan(before + 300);
+      world.stopClients();
+      world.run(11_000);
+      world.checkHistories();
+    },
+    180_000,
+  );
 
   test("joining a fuller cluster with the smallest store that fits", () => {
     const world = open(5, 1);
