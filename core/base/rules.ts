@@ -31,6 +31,8 @@ export interface Rules {
   readonly readCommitted: boolean;
   /** R8: FLUSH waits for all recipients' disks. */
   readonly flushEverywhere: boolean;
+  /** R8: without a barrier, only what is known durable everywhere answers a FLUSH. */
+  readonly flushKnown: boolean;
   /** R9b: a range changes hands only when its records are committed. */
   readonly yieldOnCommit: boolean;
   /** R9c: a receiver refuses or holds records whose grant its table does not show. */
@@ -63,6 +65,7 @@ export const ALL_RULES: Rules = {
   readGrants: true,
   readCommitted: true,
   flushEverywhere: true,
+  flushKnown: true,
   yieldOnCommit: true,
   checkGrant: true,
   copyCommitted: true,

@@ -28,17 +28,15 @@ import { FrontDoor } from "./front_door.ts";
 import { Healer } from "./healer.ts";
 import type { HostOptions, HostPorts } from "./machine.ts";
 import { Marks } from "./marks.ts";
-import { type Op, OP_STATE, OpTable } from "./op.ts";
-import type { Parts } from "./parts.ts";
+import { type Op, OP_STATE } from "./op.ts";
+import { makeParts, type Parts } from "./parts.ts";
 import { Peers } from "./peers.ts";
 import { Reads } from "./reads.ts";
-import { RecentRequests } from "./recent_requests.ts";
 import { RecordsIn } from "./records_in.ts";
 import { Room } from "./room.ts";
 import { Router } from "./router.ts";
 import { StatusBoard } from "./status_board.ts";
 import { StoreLife, SYNC_FOR, META } from "./store_life.ts";
-import { Uncommitted } from "./uncommitted.ts";
 import { ViewChange } from "./view_change.ts";
 import { Writes } from "./writes.ts";
 
@@ -83,7 +81,17 @@ export class Composition {
     const policing = this.makePolicing(options, mirror, trace, rules);
     this.points = this.makePoints(self, policing);
     const membership = this.makeMembership(options, ports, rules);
-    this.parts = this.makeParts(options, ports, rules, { mirror, membership, policing });
+    this.parts = makeParts(
+      options,
+      ports,
+      rules,
+      { mirror, membership, policing },
+      {
+        finish: (op, outcome) => this.router.finish(op, outcome),
+        dispatch: (op) => this.router.dispatch(op),
+        repair: (op) => this.router.repair(op),
+      },
+    );
     const { parts } = this;
     this.front = new FrontDoor(parts);
     this.flushes = new Flushes(parts);
@@ -260,35 +268,6 @@ export class Composition {
     }
   }
 
-  private makeParts(
-    options: HostOptions,
-    ports: HostPorts,
-    rules: Rules,
-    machines: Pick<Parts, "mirror" | "membership" | "policing">,
-  ): Parts {
-    return {
-      options,
-      ports,
-      rules,
-      self: options.self,
-      ...machines,
-      ops: new OpTable(),
-      uncommitted: options.roster.map(() => new Uncommitted()),
-      recent: new RecentRequests(),
-      volumes: new Map(options.volumes.map((volume) => [volume.id, volume])),
-      nowMs: 0,
-      store: null,
-      epoch: 0,
-      serving: false,
-      hasCopies: false,
-      point: 0,
-      refusedMs: Number.NEGATIVE_INFINITY,
-      finish: (op, outcome) => this.router.finish(op, outcome),
-      dispatch: (op) => this.router.dispatch(op),
-      repair: (op) => this.router.repair(op),
-    };
-  }
-
   private makeMirror(options: HostOptions, ports: HostPorts, rules: Rules): Mirror {
     const multicast = options.volumes.some((volume) => volume.mirror === "shared");
     return new Mirror(
@@ -408,7 +387,10 @@ export class Composition {
         if (sender === this.parts.self) this.writes.committed(seq);
         this.reads.advance();
       },
-      durable: (seq) => this.writes.durable(seq),
+      durable: (seq) => {
+        this.writes.durable(seq);
+        this.flushes.durable(seq);
+      },
       syncWanted: (token) => this.life.sync(SYNC_FOR.mirror, token),
       barrierDone: (token, ok) => this.flushes.done(this.parts.ops.at(token), ok),
       windowOpen: () => {

@@ -353,12 +353,15 @@ export class Writes {
   }
 
   private append(op: Op, piece: Piece, data: Uint8Array | null, dataAt: number): void {
-    const { mirror, uncommitted, recent, self, epoch, point } = this.parts;
+    const { mirror, uncommitted, recent, forecast, self, epoch, point } = this.parts;
     const store = must(this.parts.store, "writes: no store under a lease");
     assert(op.leaseEpoch === epoch, "writes: append without a lease of this epoch");
     const header = this.header;
     header.type = data === null ? RECORD_TYPE.zero : RECORD_TYPE.write;
-    header.flags = op.fua ? 1 : 0;
+    forecast.wrote();
+    const isForeseen = !op.fua && forecast.foresees;
+    if (isForeseen) forecast.began();
+    header.flags = op.fua || isForeseen ? 1 : 0;
     header.sender = self;
     header.volume = op.volume;
     header.blockCount = piece.blockCount;

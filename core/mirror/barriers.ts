@@ -14,7 +14,9 @@
  * round starts again in the next one.
  */
 import { LIMITS } from "../base/limits.ts";
-import type { Epoch, HostId } from "../base/units.ts";
+import type { Rules } from "../base/rules.ts";
+import type { Epoch, HostId, Seq } from "../base/units.ts";
+import type { Generation } from "./generation.ts";
 import type { MirrorSink } from "./mirror_sink.ts";
 
 /** Who asked for a sync that is under way. */
@@ -41,17 +43,23 @@ export class Barriers {
   /** Recipients (this host too) that have not answered the round; empty = no round. */
   private missing = new Set<number>();
   private peers: readonly HostId[] = [];
+  private view: Generation | null = null;
+  /** By sender: what was known committed when the last complete round of the view began. */
+  private readonly covered = new Float64Array(LIMITS.hostCountMax);
+  /** A round of this view is complete: it covers what older views acknowledged. */
+  private hasRound = false;
+  private readonly inRoundCovered = new Float64Array(LIMITS.hostCountMax);
   private isRecipient = false;
   private nextToken = 1;
   private syncs: Sync[] = [];
   private isFuaSyncing = false;
   private readonly self: HostId;
-  private readonly everywhere: boolean;
+  private readonly rules: Rules;
   private readonly sink: MirrorSink;
 
-  constructor(self: HostId, everywhere: boolean, sink: MirrorSink) {
+  constructor(self: HostId, rules: Rules, sink: MirrorSink) {
     this.self = self;
-    this.everywhere = everywhere;
+    this.rules = rules;
     this.sink = sink;
   }
 
@@ -63,15 +71,44 @@ export class Barriers {
     this.missing.clear();
   }
 
-  begin(epoch: Epoch, recipients: readonly HostId[]): void {
+  begin(view: Generation): void {
     this.seal();
-    this.epoch = epoch;
-    this.peers = recipients.filter((host) => host !== this.self);
-    this.isRecipient = recipients.includes(this.self);
+    this.view = view;
+    this.epoch = view.epoch;
+    this.peers = view.recipients.filter((host) => host !== this.self);
+    this.isRecipient = view.isRecipient(this.self);
+    this.hasRound = false;
   }
 
   opened(): void {
     this.isOpen = true;
+  }
+
+  /**
+   * The record of the own stream whose durability everywhere answers a FLUSH that is asked now: its
+   * syncs are under way. 0: nothing needs to be waited for. Null: it takes a barrier.
+   */
+  flushSeq(): Seq | null {
+    const out = this.view?.out ?? null;
+    if (!this.isOpen || out === null || !this.rules.flushEverywhere) return null;
+    if (this.rules.flushKnown && !this.coversOthers) return null;
+    if (out.durable >= out.appended) return 0;
+    return out.endsSynced ? out.appended : null;
+  }
+
+  /**
+   * True if all that other members can have acknowledged so far is on stable storage at every
+   * recipient: nothing of theirs has arrived here since a round that had all of it. (What is
+   * acknowledged is committed, hence here; what was committed when the round began was in every
+   * recipient's log before BARRIER was.)
+   */
+  private get coversOthers(): boolean {
+    const ins = this.view?.ins ?? [];
+    for (let sender = 0; sender < ins.length; sender += 1) {
+      const stream = ins[sender] ?? null;
+      if (stream !== null && stream.next - 1 > this.covered[sender]!) return false;
+    }
+    return this.hasRound;
   }
 
   /** The host bounds how many it has open (`LIMITS.waitingRequestsMax`). */
@@ -96,8 +133,11 @@ export class Barriers {
     this.waiting = [];
     this.roundId += 1;
     this.roundSinceMs = nowMs;
+    for (const stream of this.view?.ins ?? []) {
+      if (stream !== null) this.inRoundCovered[stream.sender] = stream.committed;
+    }
     if (this.isRecipient) this.missing.add(this.self);
-    if (this.everywhere) for (const peer of this.peers) this.missing.add(peer);
+    if (this.rules.flushEverywhere) for (const peer of this.peers) this.missing.add(peer);
     for (const peer of this.peers) {
       if (this.missing.has(peer)) this.sendBarrier(peer);
     }
@@ -162,6 +202,8 @@ export class Barriers {
 
   private finishRound(): void {
     if (this.missing.size > 0) return;
+    this.covered.set(this.inRoundCovered);
+    this.hasRound = true;
     const done = this.inRound;
     this.inRound = [];
     for (const token of done) this.sink.barrierDone(token, true);

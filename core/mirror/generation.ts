@@ -62,11 +62,19 @@ export class Generation {
   }
 }
 
+/** What all generations of a mirror share. */
+export interface GenerationParts {
+  readonly options: MirrorOptions;
+  readonly sink: MirrorSink;
+  readonly rules: Rules;
+  readonly counters: MirrorCounters;
+}
+
 /** Empty streams for a view; this host sends only if it is a member (R6). */
 export function makeGeneration(
   epoch: Epoch,
   sets: { recipients: readonly HostId[]; members: readonly HostId[] },
-  parts: { options: MirrorOptions; sink: MirrorSink; rules: Rules; counters: MirrorCounters },
+  parts: GenerationParts,
 ): Generation {
   const { self } = parts.options;
   const { members } = sets;

@@ -23,7 +23,7 @@ import type { Epoch, HostId, Lsn, Seq } from "../base/units.ts";
 import { FRAME_PAYLOAD_BYTES_MAX, type MirrorMessage } from "../format/mirror_wire.ts";
 import type { RecordHeader } from "../format/record.ts";
 import { Barriers } from "./barriers.ts";
-import { type Generation, makeGeneration } from "./generation.ts";
+import { type Generation, type GenerationParts, makeGeneration } from "./generation.ts";
 import { FLAG_FUA } from "./in_stream.ts";
 import { Intake } from "./intake.ts";
 import {
@@ -49,7 +49,7 @@ export class Mirror {
   private readonly outbox: Outbox;
   private readonly options: MirrorOptions;
   private readonly sink: MirrorSink;
-  private readonly rules: Rules;
+  private readonly parts: GenerationParts;
 
   constructor(
     options: MirrorOptions,
@@ -60,8 +60,8 @@ export class Mirror {
   ) {
     this.options = options;
     this.sink = sink;
-    this.rules = rules;
-    this.barriers = new Barriers(options.self, rules.flushEverywhere, sink);
+    this.barriers = new Barriers(options.self, rules, sink);
+    this.parts = { options, sink, rules, counters: this.counters };
     const owner = { sink, trace, counters: this.counters };
     this.intake = new Intake(options.self, ports, owner);
     this.outbox = new Outbox(options, ports, owner);
@@ -71,7 +71,7 @@ export class Mirror {
 
   /** R2: nothing of the epoch is sent, appended or acknowledged any more. */
   seal(): void {
-    if (!this.rules.seal) return;
+    if (!this.parts.rules.seal) return;
     // A new promise ends the plan of the view before it, also when that view never began here.
     // `begin` does not: others may still lack what this host was to send them.
     this.outbox.dropJobs();
@@ -95,10 +95,8 @@ export class Mirror {
     this.outbox.newEpoch(old?.out?.ring ?? null);
     // A view that was never open here has nothing that R5 could need; the one before it may.
     if (old?.isSeen === true) this.previous = old;
-    const { options, sink, rules, counters } = this;
-    const parts = { options, sink, rules, counters };
-    this.current = makeGeneration(epoch, { recipients, members }, parts);
-    this.barriers.begin(epoch, recipients);
+    this.current = makeGeneration(epoch, { recipients, members }, this.parts);
+    this.barriers.begin(this.current);
     this.intake.begin(this.current, this.previous);
     for (const { host, key } of multicastKeys) this.learnKey(host, key);
     for (const peer of recipients) this.greet(nowMs, peer);
@@ -212,10 +210,12 @@ export class Mirror {
 
   // Barriers
 
-  /**
-   * R8: asks that all recipients sync; `sink.barrierDone(token)` follows. Survives views: what is
-   * not answered when a view ends starts again when the next opens.
-   */
+  /** See `Barriers.flushSeq`. */
+  flushSeq(): Seq | null {
+    return this.barriers.flushSeq();
+  }
+
+  /** R8: all recipients sync, `sink.barrierDone(token)` follows; begins anew in each view. */
   barrier(_nowMs: number, token: number): void {
     this.counters.barriers += 1;
     this.barriers.add(token);
@@ -351,8 +351,7 @@ export class Mirror {
   }
 
   nextDeadlineMs(): number {
-    const sending = this.outbox.paths?.nextDeadlineMs() ?? Infinity;
-    return Math.min(sending, this.intake.nextDeadlineMs());
+    return Math.min(this.outbox.nextDeadlineMs(), this.intake.nextDeadlineMs());
   }
 
   status(): MirrorStatus {

@@ -56,6 +56,9 @@ export class OutStream {
   /** R16: a recipient that has not acknowledged `markSeq` owes since `markMs`. */
   private readonly markSeq = new Float64Array(LIMITS.hostCountMax);
   private readonly markMs = new Float64Array(LIMITS.hostCountMax);
+  /** The same for FUA records on stable storage. */
+  private readonly fuaMarkSeq = new Float64Array(LIMITS.hostCountMax);
+  private readonly fuaMarkMs = new Float64Array(LIMITS.hostCountMax);
   private readonly header = new FrameHeader();
   private readonly rules: Rules;
 
@@ -77,6 +80,11 @@ export class OutStream {
 
   get appended(): Seq {
     return this.ring.nextSeq - 1;
+  }
+
+  /** Every recipient syncs for the newest record, or did. */
+  get endsSynced(): boolean {
+    return this.fuaTop > 0 && this.fuaTop >= this.appended;
   }
 
   /** True if a record of `recordBytes` fits the window. */
@@ -175,13 +183,19 @@ export class OutStream {
         this.markSeq[peer] = this.appended;
         this.markMs[peer] = nowMs;
       }
+      if (this.synced[peer]! >= this.fuaMarkSeq[peer]!) {
+        this.fuaMarkSeq[peer] = this.fuaTop;
+        this.fuaMarkMs[peer] = nowMs;
+      }
     }
   }
 
   /** True if `peer` has owed one and the same acknowledgement for longer than the bound. */
   owes(peer: HostId, nowMs: number, boundMs: number): boolean {
-    const isOwing = this.received[peer]! < this.markSeq[peer]!;
-    return isOwing && nowMs - this.markMs[peer]! > boundMs;
+    const owesAck = this.received[peer]! < this.markSeq[peer]!;
+    if (owesAck && nowMs - this.markMs[peer]! > boundMs) return true;
+    const owesSync = this.synced[peer]! < this.fuaMarkSeq[peer]!;
+    return owesSync && nowMs - this.fuaMarkMs[peer]! > boundMs;
   }
 
   private isWaitedFor(peer: HostId): boolean {

@@ -16,11 +16,15 @@ import { BULK_BYTES_MAX, PeerLane } from "./peer_lane.ts";
 import type { RecordRing } from "./record_ring.ts";
 
 const DEFAULT_RATE_BYTES_PER_SECOND = 40_000_000;
+/** Longest that word of the commit horizon waits for a frame to carry it, while syncs run. */
+const TELL_MS_MAX = 1;
 
 export class Outbox {
   /** Null while this host does not multicast in the current view. */
   paths: CastPaths | null = null;
   private readonly lanes: PeerLane[] = [];
+  /** When the commit horizon is told at the latest; Infinity: nobody lacks it, or told at once. */
+  private tellAtMs = Infinity;
   private readonly options: MirrorOptions;
   private readonly packets: PacketLink;
   private readonly sink: MirrorSink;
@@ -102,9 +106,17 @@ export class Outbox {
       lane.bulkRefused = false;
       this.sink.bulkDrained(lane.peer);
     }
-    if (out === null || view === null || !out.hasPeers) return;
-    this.tellCommitted(view, out);
+    if (out === null || view === null || !out.hasPeers) {
+      this.tellAtMs = Infinity;
+      return;
+    }
+    if (this.mustTellCommitted(nowMs, view, out)) this.tellCommitted(view, out);
     out.mark(nowMs);
+  }
+
+  /** When `settle` has something to do without an event. */
+  nextDeadlineMs(): number {
+    return Math.min(this.tellAtMs, this.paths?.nextDeadlineMs() ?? Infinity);
   }
 
   /** Records and other frames of the data lanes, and datagrams. `out`: null if none may go. */
@@ -131,17 +143,31 @@ export class Outbox {
   }
 
   /**
-   * Readers on other hosts wait for the commit horizon: tell it unless a frame just did. To wait
-   * 1 ms for the next frame saves a message per write at depth 1, but was slower
+   * Readers on other hosts wait for the commit horizon: it is told unless a frame just did. While
+   * each write is synced it waits a moment for the next frame, since the message would wake hosts
+   * whose disks need the processors. Otherwise that was slower: it keeps the others awake
    * (bench/RESULTS.md).
    */
+  private mustTellCommitted(nowMs: number, view: Generation, out: OutStream): boolean {
+    const isLacking = out.peers.some((peer) => this.lacksCommitted(peer, view, out));
+    if (isLacking && out.endsSynced) {
+      if (this.tellAtMs === Infinity) this.tellAtMs = nowMs + TELL_MS_MAX;
+      if (nowMs < this.tellAtMs) return false;
+    }
+    this.tellAtMs = Infinity;
+    return isLacking;
+  }
+
   private tellCommitted(view: Generation, out: OutStream): void {
     for (const peer of out.peers) {
-      const lane = this.lane(peer);
-      if (!lane.up || lane.committedTold >= out.committed) continue;
-      if (lane.resumeEpoch !== view.epoch) continue;
-      lane.committedTold = out.committed;
+      if (!this.lacksCommitted(peer, view, out)) continue;
+      this.lane(peer).committedTold = out.committed;
       this.sink.send(peer, { kind: "committed", epoch: view.epoch, seq: out.committed });
     }
+  }
+
+  private lacksCommitted(peer: HostId, view: Generation, out: OutStream): boolean {
+    const { up, resumeEpoch, committedTold } = this.lane(peer);
+    return up && resumeEpoch === view.epoch && committedTold < out.committed;
   }
 }

@@ -3,6 +3,7 @@
  * in flight, and what is asked for meanwhile waits for the next one.
  */
 import { assert } from "../base/assert.ts";
+import { FlushForecast } from "../base/flush_forecast.ts";
 import { LIMITS } from "../base/limits.ts";
 import type { Disk } from "../base/ports.ts";
 import { roundUp } from "../base/units.ts";
@@ -12,7 +13,6 @@ import type { Geometry } from "./geometry.ts";
 import { LogLane } from "./log_lane.ts";
 import { LogPrimer } from "./log_primer.ts";
 import type { SegmentTable } from "./segment_table.ts";
-import { SyncForecast } from "./sync_forecast.ts";
 import { SyncGather } from "./sync_gather.ts";
 
 export interface LogBuffers {
@@ -40,7 +40,7 @@ export class LogWriter {
   private readonly tokens: number[] = [];
   private readonly targets: number[] = [];
   private firstToken = 0;
-  private readonly forecast = new SyncForecast();
+  private readonly forecast = new FlushForecast();
   private readonly gather = new SyncGather();
   private readonly primer: LogPrimer;
   private readonly disk: Disk;

@@ -14,7 +14,7 @@ export class Broken extends Error {
 }
 
 interface BarrierMark {
-  /** Positions that were acknowledged when the barrier was asked for. */
+  /** Positions that were acknowledged when the barrier or FLUSH was asked for. */
   readonly mustHave: { sender: number; seq: number }[];
   readonly epoch: number;
 }
@@ -30,6 +30,10 @@ export class MiniCluster {
   nextToken = 1;
   private readonly records = new Map<string, number>();
   private readonly barrierMarks = new Map<string, BarrierMark>();
+  /** FLUSHes that wait for the own stream's durable horizon. */
+  private followers: { host: MiniHost; seq: number; mark: BarrierMark }[] = [];
+  /** FLUSHes answered without a barrier. */
+  knownFlushes = 0;
   private readonly deadlines = new Map<number, number>();
 
   constructor(options: {
@@ -212,14 +216,37 @@ export class MiniCluster {
       const has = each.loggedSeq(at.epoch, at.id, true) >= seq;
       this.check(has, "durable although a recipient has not synced it");
     }
+    const isDone = (each: { host: MiniHost; seq: number }): boolean =>
+      each.host === at && each.seq <= seq;
+    for (const { mark } of this.followers.filter(isDone)) this.answerKnown(mark);
+    this.followers = this.followers.filter((each) => !isDone(each));
   }
 
-  barrier(host: MiniHost, token: number): void {
+  /** A FLUSH as a host makes it (core/host/flushes.ts): by what is known, or by a barrier. */
+  flush(host: MiniHost): void {
+    const seq = host.mirror.flushSeq();
+    if (seq === null) this.barrier(host, this.nextToken++);
+    else if (seq === 0) this.answerKnown(this.mark());
+    else this.followers.push({ host, seq, mark: this.mark() });
+  }
+
+  private answerKnown(mark: BarrierMark): void {
+    // What a view change interrupts begins again.
+    if (mark.epoch !== this.epoch) return;
+    this.knownFlushes += 1;
+    this.checkFlushed(mark, "a FLUSH was answered before all was durable everywhere");
+  }
+
+  private mark(): BarrierMark {
     const mustHave = this.members.map((sender) => ({
       sender,
       seq: this.host(sender).mirror.committedOf(sender),
     }));
-    this.barrierMarks.set(`${host.id}/${token}`, { mustHave, epoch: this.epoch });
+    return { mustHave, epoch: this.epoch };
+  }
+
+  barrier(host: MiniHost, token: number): void {
+    this.barrierMarks.set(`${host.id}/${token}`, this.mark());
     this.act(host, (nowMs) => host.mirror.barrier(nowMs, token));
   }
 
@@ -227,10 +254,13 @@ export class MiniCluster {
     const mark = this.barrierMarks.get(`${host.id}/${token}`);
     if (mark === undefined) throw new Broken("a barrier was answered that was not asked");
     this.barrierMarks.delete(`${host.id}/${token}`);
+    this.checkFlushed(mark, "a barrier was answered before all was durable everywhere");
+  }
+
+  private checkFlushed(mark: BarrierMark, text: string): void {
     for (const each of this.hosts) {
       for (const { sender, seq } of mark.mustHave) {
-        const has = each.loggedSeq(mark.epoch, sender, true) >= seq;
-        this.check(has, "a barrier was answered before all was durable everywhere");
+        this.check(each.loggedSeq(mark.epoch, sender, true) >= seq, text);
       }
     }
   }

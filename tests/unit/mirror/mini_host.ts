@@ -72,6 +72,8 @@ export class MiniHost implements MirrorSink {
   isHolding = false;
   isRefusing = false;
   isMute = false;
+  /** Its disk does not answer syncs. */
+  isSyncHung = false;
   logDelayMs = 0.05;
   committedSeq = new Map<number, number>();
   durableSeq = 0;
@@ -229,6 +231,7 @@ export class MiniHost implements MirrorSink {
 
   syncWanted(token: number): void {
     const target = this.appendedLsn;
+    if (this.isSyncHung) return;
     this.cluster.after(0.3 + this.random.fraction(), () => {
       this.cluster.act(this, (nowMs) => {
         this.loggedLsn = Math.max(this.loggedLsn, target);

@@ -246,6 +246,36 @@ test("R16: who owes an acknowledgement is named, joiners first", () => {
   expect(host.mirror.owing(cluster.nowMs, 100)).toBe(hostId(3));
 });
 
+test("R16: who acknowledged a FUA record and does not sync it is named, too", () => {
+  const cluster = new MiniCluster({ seed: 15, hostCount: 3 });
+  cluster.open();
+  const host = cluster.host(0);
+  cluster.host(2).isSyncHung = true;
+  writeMany(cluster, 0, 1, true);
+  expect(cluster.runUntil(100, () => cluster.isQuiet())).toBe(true);
+  expect(host.mirror.owing(cluster.nowMs, 100)).toBe(null);
+  cluster.run(200);
+  writeMany(cluster, 0, 1);
+  expect(host.mirror.owing(cluster.nowMs, 100)).toBe(hostId(2));
+});
+
+test("while each record is synced the commit horizon waits for a frame, 1 ms at most", () => {
+  const cluster = new MiniCluster({ seed: 21, hostCount: 2 });
+  cluster.open();
+  const told = (): number =>
+    cluster.host(0).sends.filter(({ message }) => message.kind === "committed").length;
+  for (let round = 0; round < 20; round += 1) {
+    const before = cluster.host(0).mirror.status().committed;
+    writeMany(cluster, 0, 1, true);
+    cluster.runUntil(100, () => cluster.host(0).mirror.status().committed > before);
+  }
+  expect(told()).toBe(0);
+  const committedMs = cluster.nowMs;
+  expect(cluster.runUntil(100, () => cluster.isQuiet())).toBe(true);
+  expect(told()).toBe(1);
+  expect(cluster.nowMs - committedMs).toBeLessThan(3);
+});
+
 test("a frame in progress is finished as it began although the window moved on", () => {
   const cluster = new MiniCluster({ seed: 16, hostCount: 2, faults: { bufferBytes: 2000 } });
   cluster.open();

@@ -1,6 +1,6 @@
 /** Syncs begun before they are asked for: when, how many, and that they change no promise. */
 import { describe, expect, test } from "bun:test";
-import { SyncForecast } from "../../../core/store/sync_forecast.ts";
+import { FlushForecast } from "../../../core/base/flush_forecast.ts";
 import { StoreRig } from "./store_rig.ts";
 
 /** Writes a block, lets it reach the log, and asks for a sync, as a client that flushes does. */
@@ -12,7 +12,7 @@ function writeAndFlush(rig: StoreRig, lba: number): void {
 
 describe("the forecast", () => {
   test("foresees after four asks in a row for one or two batches each", () => {
-    const forecast = new SyncForecast();
+    const forecast = new FlushForecast();
     for (let ask = 0; ask < 4; ask += 1) {
       expect(forecast.foresees).toBe(false);
       forecast.wrote();
@@ -26,7 +26,7 @@ describe("the forecast", () => {
   });
 
   test("several asks for the same batch count once", () => {
-    const forecast = new SyncForecast();
+    const forecast = new FlushForecast();
     forecast.wrote();
     for (let ask = 0; ask < 10; ask += 1) forecast.asked();
     expect(forecast.foresees).toBe(false);
