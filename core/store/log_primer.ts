@@ -1,5 +1,5 @@
 /**
- * Zeros written ahead of the log where the disk was never written and each write is flushed.
+ * Zeros written ahead of the log where the disk was never written and little is flushed at a time.
  *
  * A preallocated file is made of unwritten extents (ext4, XFS): the first sync after each write to
  * one also has to turn it into a written one, through the file system's journal and its worker
@@ -18,13 +18,16 @@ import { NO_SEGMENT } from "./segment_table.ts";
 
 /** Zeros at a time: 30 us to copy, and one conversion in 32 to 64 small batches. */
 const PRIME_BYTES = 256 * 1024;
-/** Larger batches need few syncs for their bytes. */
-const BATCH_BYTES_MAX = 256 * 1024;
+/** Who flushes more at a time needs few syncs for it, and would write twice as much. */
+const SYNC_BYTES_MAX = 256 * 1024;
+/** Syncs in a row for no more than that before zeros are written. */
+const STREAK_MIN = 4;
 
 export class LogPrimer {
   private segment = NO_SEGMENT;
   /** Bytes of the segment up to which nothing is left to do. */
   private primedTo = 0;
+  private streak = 0;
   private readonly disk: Disk;
   private readonly geometry: Geometry;
 
@@ -33,13 +36,18 @@ export class LogPrimer {
     this.geometry = geometry;
   }
 
+  /** A sync begins that covers `bytes` of the hot lane. */
+  syncing(bytes: number): void {
+    if (bytes > 0) this.streak = bytes <= SYNC_BYTES_MAX ? this.streak + 1 : 0;
+  }
+
   /**
    * Puts zeros behind the batch, which takes the first `length` bytes of its buffer (a multiple of
    * 4096); returns how many of them are to be written with it.
    */
   extend(batch: LogBatch, length: number): number {
     const { disk, geometry } = this;
-    if (disk.isUnwritten === undefined || length > BATCH_BYTES_MAX) return 0;
+    if (this.streak < STREAK_MIN || disk.isUnwritten === undefined) return 0;
     if (batch.segment !== this.segment) {
       this.segment = batch.segment;
       this.primedTo = 0;

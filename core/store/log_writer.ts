@@ -141,7 +141,7 @@ export class LogWriter {
     if (lane === this.hot) {
       this.forecast.wrote();
       this.gather.wrote(this.ops.nowMs);
-      if (this.forecast.foresees) length += this.primer.extend(batch, length);
+      length += this.primer.extend(batch, length);
     }
     batch.writeBytes = length;
     this.bytesWritten += length;
@@ -156,6 +156,7 @@ export class LogWriter {
     if (!this.hot.maySync || !this.cold.maySync) return;
     if (this.heldUntilMs() > this.ops.nowMs) return;
     this.isSyncing = true;
+    this.primer.syncing(this.hot.logged - this.hot.durable);
     this.syncHot = this.hot.logged;
     this.syncCold = this.cold.logged;
     this.syncHotSeq = this.hot.completedSeq;

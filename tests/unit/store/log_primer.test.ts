@@ -62,6 +62,25 @@ test("writes that nobody flushes take none, nor do those to a disk without such 
   for (const { length } of flushed(100, plain)) expect(length).toBeLessThan(128 * KIB);
 });
 
+test("syncs that cover much each, however often they come, are worth no zeros", () => {
+  const asked = (blocks: number): number => {
+    const rig = fresh();
+    let count = 0;
+    const isUnwritten = (): boolean => {
+      count += 1;
+      return true;
+    };
+    Object.defineProperty(rig.disk, "isUnwritten", { value: isUnwritten });
+    for (let round = 0; round < 10; round += 1) {
+      for (let index = 0; index < blocks; index += 1) rig.write(index % 60, index + 1);
+      rig.sync();
+    }
+    return count;
+  };
+  expect(asked(10)).toBeGreaterThan(0);
+  expect(asked(80)).toBe(0);
+});
+
 test("the second time round the log nothing is primed", () => {
   const rig = new StoreRig({ seed: 3, sizeBytes: 3 * MIB, segmentBytes: 64 * KIB, blocks: 64 });
   rig.format();
