@@ -16,6 +16,7 @@ const LOAD = {
   zeroShare: 0,
   fuaShare: 0,
   lengthMax: 1,
+  flushesEach: false,
   thinkMs: 3,
 };
 

@@ -47,6 +47,7 @@ export const MUTANTS: readonly Mutant[] = [
   mutant(3, "promiseSet", { kill: 2, isolate: 2, downMs: 1500 }),
   mutant(4, "openBarrier", { kill: 2, slowNet: 2, isolate: 1, downMs: 800 }),
   mutant(1, "flushEverywhere", { blackout: 3, everyMs: 4000, downMs: 5000 }, 14_000),
+  mutant(3, "flushKnown", { slowNet: 1 }),
   mutant(4, "oneBase", { blackout: 3, everyMs: 1500 }, 5000),
   mutant(4, "reconcile", { kill: 3, slowNet: 3, everyMs: 400, downMs: 1500 }),
   mutant(4, "joinersCommit", { kill: 3, slowNet: 2, everyMs: 300, downMs: 200 }),

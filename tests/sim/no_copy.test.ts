@@ -17,6 +17,7 @@ const LOAD = {
   zeroShare: 0.05,
   fuaShare: 0,
   lengthMax: 3,
+  flushesEach: false,
   thinkMs: 2,
 };
 

@@ -64,6 +64,8 @@ export function runSeed(seed: number, options: SeedOptions = {}): SeedResult {
       fuaShare: random.fraction() * 0.2,
       lengthMax: random.chance(0.7) ? 1 : 5,
       thinkMs: 2 + random.fraction() * 30,
+      // Not drawn, so that the other seeds are what they were.
+      flushesEach: seed % 4 === 3,
     },
     ...(options.rules === undefined ? {} : { rules: options.rules }),
     ...(options.log === undefined ? {} : { log: options.log }),

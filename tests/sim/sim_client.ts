@@ -44,6 +44,16 @@ export interface ClientLoad {
   readonly thinkMs: number;
   /** Longest request, blocks. */
   readonly lengthMax: number;
+  /**
+   * Clients of the first host send one request at a time and a FLUSH after each write; those of the
+   * others write seldom, so that a FLUSH may be answered by what is known (R8), or may not.
+   */
+  readonly flushesEach: boolean;
+}
+
+function sharedOut(load: ClientLoad, hostIndex: number): ClientLoad {
+  if (hostIndex === 0) return { ...load, depth: 1, thinkMs: load.thinkMs / 8, writeShare: 0.8 };
+  return { ...load, writeShare: load.writeShare / 20, flushesEach: false };
 }
 
 export class SimClient {
@@ -71,7 +81,7 @@ export class SimClient {
     this.hostIndex = ids.hostIndex;
     this.volume = ids.volume;
     this.exportName = ids.exportName;
-    this.load = load;
+    this.load = load.flushesEach ? sharedOut(load, ids.hostIndex) : load;
     this.world = world;
     this.isConnected = true;
   }
@@ -105,6 +115,10 @@ export class SimClient {
   private work(count: number): void {
     if (this.phase !== "transmission" || this.isStopped || !this.isConnected) return;
     for (let index = 0; index < count; index += 1) this.issue();
+  }
+
+  private flush(): void {
+    if (!this.isStopped && this.isConnected) this.send("flush", 0, 0);
   }
 
   private consume(): boolean {
@@ -143,7 +157,10 @@ export class SimClient {
     this.pending.delete(cookie);
     this.finish(pending, error, this.input.subarray(16, 16 + data));
     this.take(16 + data);
-    this.world.later(this.world.random.fraction() * 2 * this.load.thinkMs, () => this.work(1));
+    this.world.later(this.world.random.fraction() * 2 * this.load.thinkMs, () => {
+      if (pending.kind === "write" && this.load.flushesEach) this.flush();
+      else this.work(1);
+    });
     return true;
   }
 

@@ -20,6 +20,7 @@ const load: ClientLoad = {
   fuaShare: 0.02,
   thinkMs: 2,
   lengthMax: 12,
+  flushesEach: false,
 };
 
 /** The bytes of data of each store never exceed what it says it takes. */
