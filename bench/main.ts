@@ -9,7 +9,7 @@
  *   --peers LIST     others to measure (subject.ts); those not installed are named and left out
  *   --baseline FILE  another vsan executable, measured too, to see what a change brought
  *   --rows TEXT      only workloads whose name contains TEXT
- *   --quick          shorter measurements: two and a half minutes instead of seven
+ *   --quick          half a second per measurement instead of three
  */
 import { parseArgs } from "node:util";
 import { type Cell, markdown, medianOf } from "./report.ts";

@@ -19,6 +19,7 @@ import {
   RecordHeader,
   writeRecordBytes,
 } from "../format/record.ts";
+import { FLAG_FUA } from "../mirror/in_stream.ts";
 import { type Op, OP_STATE, OpQueue } from "./op.ts";
 import type { Parts } from "./parts.ts";
 import { makesHole, nextPiece, Piece } from "./pieces.ts";
@@ -361,7 +362,7 @@ export class Writes {
     forecast.wrote();
     const isForeseen = !op.fua && forecast.foresees;
     if (isForeseen) forecast.began();
-    header.flags = op.fua || isForeseen ? 1 : 0;
+    header.flags = op.fua || isForeseen ? FLAG_FUA : 0;
     header.sender = self;
     header.volume = op.volume;
     header.blockCount = piece.blockCount;

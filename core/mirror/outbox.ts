@@ -149,7 +149,8 @@ export class Outbox {
    * (bench/RESULTS.md).
    */
   private mustTellCommitted(nowMs: number, view: Generation, out: OutStream): boolean {
-    const isLacking = out.peers.some((peer) => this.lacksCommitted(peer, view, out));
+    let isLacking = false;
+    for (const peer of out.peers) isLacking ||= this.lacksCommitted(peer, view, out);
     if (isLacking && out.endsSynced) {
       if (this.tellAtMs === Infinity) this.tellAtMs = nowMs + TELL_MS_MAX;
       if (nowMs < this.tellAtMs) return false;

@@ -84,6 +84,14 @@ describe.each(["auto", "fs"] as const)("disk backend %s", (backend) => {
     await disk.close();
   });
 
+  test("a sync is with the kernel when the call returns, and waits for no submit", async () => {
+    const { disk, completions } = await open(backend);
+    completions.call(() => disk.sync(1));
+    for (let wait = 0; wait < 200 && !completions.results.has(1); wait += 1) await Bun.sleep(10);
+    expect(completions.results.get(1)).toBe(0);
+    await disk.close();
+  });
+
   test("large writes go the asynchronous way and arrive whole", async () => {
     const { disk, completions } = await open(backend, 2 * LARGE_BYTES);
     const buffer = disk.allocate(LARGE_BYTES);
